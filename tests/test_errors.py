@@ -244,6 +244,13 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "callable that returns a word": (explain_net(0, rules=lambda p, record: "zplus"), dtd.RuleError, ["zplus"]),
     "unknown preset": (explain_net(0, rules="deep-taylor"), dtd.RuleError, ["deep-taylor", "epsilon-plus"]),
     "rules that are a number": (explain_net(0, rules=3), dtd.RuleError, ["3", "preset"]),
+    "conventions in a list": (explain_net(0, convention=["dtd"]), dtd.RuleError, ["convention ['dtd']", "zennit"]),
+    "attention of every layer": (explain_net(0, attention=ONES(2)), dtd.RuleError, ["attention", "'held'"]),
+    "precision of every layer": (explain_net(0, precision=ONES(2)), dtd.BackendError, ["precision", "float32"]),
+    "kind that is not one": (
+        lambda: dtd.Explainer(net(), kind="gradients"), dtd.RuleError, ["kind is 'gradients'", "'gradient'"]),
+    "kind of predictions": (lambda: dtd.Explainer(net(), kind="predict"), dtd.RuleError, ["'predict'", "'explain'"]),
+    "path that is a number": (lambda: dtd.load(1.5), dtd.InputError, ["1.5 is not a path"]),  # type: ignore[arg-type]
     "unknown convention": (explain_net(0, convention="lime"), dtd.RuleError, ["lime", "zennit"]),
     "bias of another rule": (lambda: dtd.ZPlus(bias="square"), dtd.RuleError, ["ZPlus", "square", "positive"]),
     "bias of a rule in a list": (lambda: dtd.ZPlus(bias=["none"]), dtd.RuleError, ["ZPlus", "positive"]),

@@ -86,13 +86,13 @@ def choose(backend: str, precision: str, device: Any) -> str:
     """The executor for these options; BackendError says why not."""
     if not isinstance(backend, str) or (backend != "auto" and backend not in KNOWN):
         raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(KNOWN)}")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r:.60} is not one of {', '.join(PRECISIONS)}")
     # only what is asked for is looked at: whoever wants the CPU does not start the CUDA driver
     chosen = KNOWN[backend]() if backend != "auto" else _first(precision)
     name = chosen.name
     if not chosen.usable:
         raise BackendError(f"backend {name!r} is not usable: {chosen.reason}")
-    if precision not in PRECISIONS:
-        raise BackendError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision != "float32" and precision not in chosen.precisions:
         raise BackendError(
             f"precision {precision!r} is not available on backend {name!r}, which computes in "

@@ -43,6 +43,8 @@ def regular(path: str | os.PathLike[str]) -> Path:
     InputError : it is something else
     OSError : nothing is there, or it may not be seen
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{path!r:.60} is not a path, expected a string or a Path")
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (a Path costs more than this)
     except ValueError:

@@ -11,7 +11,7 @@ import numpy as np
 from .arrays.checks import host_array
 from .errors import InputError, LayerError, RuleError
 from .layers import Given, Layer
-from .plan.program import EXPLAIN
+from .plan.program import EXPLAIN, GRADIENT
 from .presets import Rules
 from .threads import MOST
 
@@ -48,7 +48,7 @@ class Options:
         LayerError
             Sizes below 1, positions that no entry has.
         RuleError
-            Rules of positions that no entry has.
+            Rules of positions that no entry has, or an unknown kind.
         """
         sized = replace(
             self, batch_size=_size("batch_size", self.batch_size), n_threads=_size("n_threads", self.n_threads, MOST)
@@ -60,6 +60,8 @@ class Options:
                 raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n_entries - 1}")
         if self.start is not None and self.stop is not None and self.stop > self.start:
             raise LayerError(f"stop={self.stop} comes after start={self.start}: relevance runs from start down to stop")
+        if not isinstance(self.kind, str) or self.kind not in (EXPLAIN, GRADIENT):
+            raise RuleError(f"kind is {self.kind!r:.60}, expected {EXPLAIN!r} or {GRADIENT!r}")
         if isinstance(self.rules, dict):
             for position in self.rules:
                 if not 0 <= position < n_entries:

@@ -97,7 +97,7 @@ class RuleBook:
 
     def __init__(self, rules: Rules, convention: Convention, attention: str | None = None) -> None:
         self.convention = convention
-        if attention is not None and attention not in ATTENTION:
+        if attention is not None and not (isinstance(attention, str) and attention in ATTENTION):
             raise RuleError(f"attention is {attention!r}, expected {' or '.join(map(repr, ATTENTION))}")
         self.rules = rules
         self.preset = PRESETS["dtd"]

@@ -37,7 +37,7 @@ CONVENTIONS = {
 
 
 def convention_of(name: str) -> Convention:
-    if name not in CONVENTIONS:
+    if not isinstance(name, str) or name not in CONVENTIONS:
         raise RuleError(f"convention {name!r} is not one of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
 

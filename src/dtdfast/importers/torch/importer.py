@@ -117,7 +117,7 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
 def _no_tensor(example: Any, given: dict[str, Any]) -> str:
     """What to pass instead of an example that is no tensor."""
     if isinstance(example, Mapping):
-        first, *others = map(str, example)
+        first, *others = map(str, example or ["input_ids"])
         named = "".join(f", {name}=example[{name!r}]" for name in others)
         return f"example is a {type(example).__name__}; pass its tensors apart: example[{first!r}]{named}"
     if example is None and given:
