@@ -166,6 +166,13 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "a product of two that are repeated alike": (
         lambda x: x.mean((2, 3), True).expand_as(x) * x.amax((2, 3), True).sigmoid().expand_as(x),
         "GlobalAvgPool MaxPool sigmoid Mul Expand"),
+    "weight @ x, the batch last": (lambda x: (constant(5, 4) @ x.flatten(2).sum(2).t()).t(), "Reshape Reduce Linear"),
+    "weight @ x, the batch within the last axis": (
+        lambda x: (constant(5, 4) @ x[:, :, 0].permute(1, 0, 2).flatten(1)).unflatten(1, (-1, 6)).transpose(0, 1),
+        "Slice Reshape Linear"),
+    "weight @ x, the batch behind others in the last axis": (
+        lambda x: (constant(5, 4) @ x[:, :, 0].permute(1, 2, 0).flatten(1)).unflatten(1, (6, -1)).permute(2, 0, 1),
+        "Slice Reshape Linear"),
     "repeated before the batch": (
         lambda x: (x.sum((2, 3)).t()[None].expand(3, -1, -1) * constant(3, 4, 1)).permute(2, 0, 1),
         "Reduce Reshape Expand Scale"),
@@ -222,6 +229,8 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "infinite padding and ceil_mode": (
         lambda x: F.max_pool2d(F.pad(x, (0, 1), value=-torch.inf), 2, ceil_mode=True), "pools with ceil_mode"),
     "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].relu(), "only the first result"),
+    "matrices @ x, the batch last": (
+        lambda x: constant(8, 5, 4) @ x[..., 0].permute(2, 1, 0), r"shape \(8, 5, 4\) has 4 elements beside the batch"),
     "nothing": (lambda x: x * 1, "there is nothing to explain"),
     "no input": (lambda x: torch.ones(2, 3), "does not depend on its input"),
     "not traceable": (lambda x: x.numpy(), "torch.export cannot read this module"),

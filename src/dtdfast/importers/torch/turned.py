@@ -101,6 +101,11 @@ class Turned:
         value = value.reshape((1,) * missing + tuple(value.shape))
         before, size, after = value.shape[: self.place], value.shape[self.place], value.shape[self.place + 1 :]
         outside, inside = (1, 1) if size == 1 else self.merged
+        if size not in (1, outside * n_batch * inside):
+            raise Refused(
+                f"a constant of shape {tuple(value.shape)} has {size} elements beside the batch at place {self.place}; "
+                "bring that to the front before"
+            )
         parts = (outside,) * self.outer + (1 if size == 1 else n_batch,) + (inside,) * self.inner
         return value.reshape(*before, *parts, *after).movedim(self.axis, 0)
 
@@ -190,12 +195,12 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     dim = "dims" if "dims" in arguments else "dim"
     if call.name in ALONG and dim in arguments:
         arguments[dim], place = _along(call.name, arguments[dim], x, len(full))
-    elif call.name in ("matmul", "mm") and x.axis == len(x.value.shape) and not isinstance(call.self, Turned):
+    elif call.name in ("matmul", "mm") and 0 < place == x.n_axes - 1 and getattr(call.self, "ndim", 0) == 2:
         # weight @ x.t() is a linear layer of x
         if isinstance(x.value, Function):
             raise x.value.refused()
         weight = records.array(call.self, "self operand")
-        return x.over(records.add(L.Linear, x.value, weight=weight), place)
+        return x.over(records.add(L.Linear, x.value, weight=weight, axis=x.to_first(place - 1)), place)
     elif call.name in SPACES and place == 0 and isinstance(x.value, Value):
         arguments = {k: v for k, v in widened(call).items() if k != "input"} | {
             k: spatial(records, x.value, call) for k in ("input", "self") if k in arguments
@@ -220,7 +225,7 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
         arguments["indices"] = indices
     elif (last := _summed(call)) is not None:
         if place >= x.n_axes - last:
-            raise Refused("it sums over the batch axis, so that samples would be mixed")
+            raise Refused("the batch is among the last axes, over which it works; bring it to the front before")
     elif call.name not in POINTWISE or len(full) != x.n_axes:
         what = f"the batch {'within' if x.outer or x.inner else 'at'} place {place}"
         raise Refused(f"its operand has {what}; give it an axis of its own, the first, before this operation")
