@@ -217,28 +217,20 @@ void NAME(norm)(const dtd_step *s, void *const *bases, int n_threads)
 /* --------------------------------------------------------------------------------------------- products with its
  * matrix */
 
-/* A column j of m: what is on the diagonal and what is not. */
-typedef struct {
-    double kappa, rho, gamma;
-} norm_matrix;
+typedef void (*entries_function)(double by, const real *weight, double gamma, double *entries, int64_t n);
 
-ALWAYS_INLINE double diagonal(const norm_matrix *m, const int map, const real *weight, int64_t j)
-{
-    return map_double(map, (1 - m->kappa) * m->rho * (weight ? weight[j] : 1.0), m->gamma);
-}
+/* Entries of columns j of m, on the diagonal or beside it: entries[j] = wm(by·w_j) */
+#define ENTRIES(map)                                                                                                   \
+    static void entries_##map(double by, const real *weight, double gamma, double *entries, int64_t n)                 \
+    {                                                                                                                  \
+        for (int64_t i = 0; i < n; i++)                                                                                \
+            entries[i] = map_double(map, by * (weight ? weight[i] : 1.0), gamma);                                      \
+    }
 
-ALWAYS_INLINE double beside(const norm_matrix *m, const int map, const real *weight, int64_t j)
-{
-    return map_double(map, -m->kappa * m->rho * (weight ? weight[j] : 1.0), m->gamma);
-}
+EACH_WEIGHT_MAP(ENTRIES)
 
-/* The terms of the sum over all of a row (taps: of x alone; scatter: with what is beside the diagonal). */
-ALWAYS_INLINE void terms_of(const norm_matrix *m, const real *x, const real *weight, double *terms, int64_t n,
-                            const int map, const int scatter)
-{
-    for (int64_t i = 0; i < n; i++)
-        terms[i] = scatter ? x[i] * beside(m, map, weight, i) : x[i];
-}
+#define ENTRY(map) [map] = entries_##map,
+static const entries_function ENTRIES_OF[] = {EACH_WEIGHT_MAP(ENTRY)};
 
 /* A sum, and what rounding took from it. */
 typedef struct {
@@ -276,65 +268,50 @@ ALWAYS_INLINE void add_terms(norm_sum *sum, const double *terms, int64_t n)
 /* The sum without one of its terms. */
 ALWAYS_INLINE double without(const norm_sum *sum, double term) { return sum->high - term + sum->low; }
 
-/* The products, given that sum. */
-ALWAYS_INLINE void products_of(const norm_matrix *m, const real *x, const real *weight, const norm_sum *sum,
-                               real *result, int64_t n, const int map, const int scatter, const int centred)
-{
-    for (int64_t i = 0; i < n; i++) {
-        double own = x[i] * diagonal(m, map, weight, i), off = centred ? beside(m, map, weight, i) : 0;
-        double others = scatter ? without(sum, x[i] * off) : without(sum, x[i]) * off;
-        result[i] = (real)(centred ? own + others : own);
-    }
-}
-
-/* One line; all from `map` on are constants wherever this is inlined. */
-ALWAYS_INLINE void run_line(const line_job *job, const int64_t *p, const int map, const int scatter, const int centred)
+/* One line of the products with m or, to scatter, with its transpose: each term of the sum over all of a row has what
+ * is beside the diagonal as a factor then, and else the sum has it. */
+static void multiply_line(const line_job *job, const int64_t *p)
 {
     const dtd_step *s = job->s;
     const int64_t n = s->out.shape[AXIS_C];
+    const int scatter = s->op == DTD_NORM_SCATTER;
     const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), kept = line_of(job, &s->m, p),
                    out = line_of(job, &s->out, p);
-    const norm_matrix m = {centred ? 1.0 / n : 0, *line_of(job, &s->scale, p).at, s->gamma};
+    const double kappa = s->centred ? 1.0 / n : 0, rho = *line_of(job, &s->scale, p).at;
+    const entries_function entries = ENTRIES_OF[s->weight_map];
     real x_row[DTD_ROW], weight_row[DTD_ROW], kept_row[DTD_ROW], result[DTD_ROW];
-    double terms[DTD_ROW];
+    double terms[DTD_ROW], own[DTD_ROW], beside[DTD_ROW];
     norm_sum sum = {0, 0};
-    if (centred)
+    if (s->centred)
         EACH_PIECE(at, length, n)
         {
-            terms_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), terms, length, map,
-                     scatter);
+            const real *values = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row);
+            if (scatter)
+                entries(-kappa * rho, weight, s->gamma, beside, length);
+            for (int64_t i = 0; i < length; i++)
+                terms[i] = scatter ? values[i] * beside[i] : values[i];
             add_terms(&sum, terms, length);
         }
     EACH_PIECE(at, length, n)
     {
-        products_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), &sum, result, length, map,
-                    scatter, centred);
+        const real *values = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row);
+        entries((1 - kappa) * rho, weight, s->gamma, own, length);
+        if (s->centred)
+            entries(-kappa * rho, weight, s->gamma, beside, length);
+        if (!s->centred)
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)(values[i] * own[i]);
+        else if (scatter)
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)(values[i] * own[i] + without(&sum, values[i] * beside[i]));
+        else
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)(values[i] * own[i] + without(&sum, values[i]) * beside[i]);
         if (scatter && s->multiplier != DTD_M_NONE)
             NAME(row_multiplier)(s->multiplier, piece_of(kept, at, length, kept_row), result, length);
         put_piece(out, at, result, length, s->accumulate);
     }
 }
-
-#define LINES(map)                                                                                                     \
-    static void taps_##map(const line_job *job, const int64_t *p)                                                      \
-    {                                                                                                                  \
-        if (job->s->centred)                                                                                           \
-            run_line(job, p, map, 0, 1);                                                                               \
-        else                                                                                                           \
-            run_line(job, p, map, 0, 0);                                                                               \
-    }                                                                                                                  \
-    static void scatter_##map(const line_job *job, const int64_t *p)                                                   \
-    {                                                                                                                  \
-        if (job->s->centred)                                                                                           \
-            run_line(job, p, map, 1, 1);                                                                               \
-        else                                                                                                           \
-            run_line(job, p, map, 1, 0);                                                                               \
-    }
-
-EACH_WEIGHT_MAP(LINES)
-
-#define ENTRY(map) [map] = {taps_##map, scatter_##map},
-static void (*const LINE_FUNCTIONS[][2])(const line_job *job, const int64_t *p) = {EACH_WEIGHT_MAP(ENTRY)};
 
 static void run_products(void *context, int64_t first, int64_t last)
 {
@@ -342,7 +319,7 @@ static void run_products(void *context, int64_t first, int64_t last)
     int64_t p[6];
     unravel(first, job->s->out.shape, AXIS_C, p);
     for (int64_t item = first; item < last; item++, next_line(job->s->out.shape, AXIS_C, p))
-        LINE_FUNCTIONS[job->s->weight_map][job->s->op == DTD_NORM_SCATTER](job, p);
+        multiply_line(job, p);
 }
 
 void NAME(norm_taps)(const dtd_step *s, void *const *bases, int n_threads)
