@@ -97,10 +97,10 @@ typedef void (*chunk_function)(const scatter_tile *t, int samples);
         }                                                                                                              \
     }
 
-EACH_MAP(CHUNKS)
+EACH_WEIGHT_MAP(CHUNKS)
 
 #define ENTRY(map) [map] = chunk_##map,
-static const chunk_function CHUNK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
+static const chunk_function CHUNK_FUNCTIONS[] = {EACH_WEIGHT_MAP(ENTRY)};
 
 /* ----------------------------------------------------------------------------------------------------------- driver */
 

@@ -108,10 +108,10 @@ typedef void (*pack_function)(workspace *ws, const real *w, int64_t row, int64_t
         pack_weights(ws, w, row, n, gamma, map);                                                                       \
     }
 
-EACH_MAP(PACK)
+EACH_WEIGHT_MAP(PACK)
 
 #define ENTRY(map) [map] = pack_##map,
-static const pack_function PACK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
+static const pack_function PACK_FUNCTIONS[] = {EACH_WEIGHT_MAP(ENTRY)};
 
 /* ------------------------------------------------------------------------------------------------------------ tiles */
 
