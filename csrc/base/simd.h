@@ -47,8 +47,10 @@ typedef real vec __attribute__((vector_size(VECTOR)));
 typedef real vec_unaligned __attribute__((vector_size(VECTOR), aligned(sizeof(real)), may_alias));
 typedef bits mask __attribute__((vector_size(VECTOR)));
 
-#if defined(__x86_64__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__x86_64__)
+#include <emmintrin.h> /* which compilers read in a tenth of the time */
 #endif
 
 ALWAYS_INLINE vec load(const real *p) { return *(const vec_unaligned *)p; }
