@@ -1,6 +1,7 @@
 """The C kernels: against the oracle within a derived bound, conserving on their own, and repeatable to the bit."""
 
 import pickle
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 
 import dtdfast as dtd
 from cases import CASES, HELD_CASES, by_oracle
+from dtdfast.cpu import rows
 from dtdfast.cpu.encode import Encoded
 from dtdfast.packing import WeightStore
+from dtdfast.plan.steps import STEP_FIELDS, VIEWS, Buffer, View, Weights
+from dtdfast.plan.taps import Phase
+from dtdfast.plan.tensors import Region
 from support import LONG
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -184,3 +189,49 @@ def test_what_the_kernels_do_not_know_is_refused_by_name(network, field, value, 
     setattr(step, field, value)
     with pytest.raises(dtd.BackendError, match=r"NEURON_DENSE.*bogus"):
         Encoded(plan, WeightStore(), "float32")
+
+
+def _in_c(plan, *steps):
+    """The bytes of these steps in C, constants named by what they hold."""
+    made = rows.Rows(plan, WeightStore(), {}, rows.PLACES)
+    for step in steps:
+        made.add(step)
+    c_steps = made.written(list(steps))
+    for c in c_steps:
+        for key in (*VIEWS, "weight", "bias", "bias_d", "taps"):
+            ref = getattr(c, key)
+            if ref.base >= len(rows.PLACES):
+                ref.base = 1000 + zlib.crc32(made.constants[ref.base - len(rows.PLACES)].tobytes())
+    size = rows.ffi.sizeof("dtd_step")
+    return [rows.ffi.buffer(c_steps + number, size)[:] for number, _ in enumerate(steps)]
+
+
+def test_no_field_of_a_step_is_left_out_where_rows_are_copied(network):
+    """A step behind one that differs from it in a single field, or in one of a view's buffer, has the row that it has
+    alone: with a field that copying does not look at, it would have the other one's.
+    """
+    plan = _explainer(network, "dtd").plan_for((1, 3, 8, 8))
+    step = next(s for s in plan.forward if s.op == "NEURON_DENSE")
+    step = step.but(**{field: getattr(step, field) for field in STEP_FIELDS})  # so that all have the same fields
+    step = step.but(x=View(Buffer("x", (4, 3), "n")), bias=np.ones(4, "f4"), input_map="x+")
+    buffers = [Buffer("x", (4, 3), "n", plain=False), Buffer("x", (4, 5), "n"), Buffer("x", (4, 3), "1")]
+    buffers += [Buffer("x", (4, 3), "n", "f8", offset=64), Buffer("x", (4, 3), "n", external="x")]
+    buffers += [Buffer("x", (4, 3), "n", plain=False, border=((0, 0), (0, 0), (1, 2)))]
+    region = Region(((0, 1, 2), (0, 1, 3)))
+    seen = [View(b) for b in buffers] + [View(step.x.buffer, region), View(step.x.buffer, trailing=True)]
+    other, one = View(Buffer("other", (6,), "n")), (1, 1, 1)
+    values = {key: [other] for key in VIEWS} | {"x": seen}
+    values |= {"weights": [Weights(step.weights.part, "dense", taps=(0,))]}
+    values |= {key: [np.full(5, 2, "f4"), np.full((4, 1), 3, "f4")] for key in ("bias", "bias_d", "vector")}
+    values |= {key: [np.full((4, 1), 3, "f4")] for key in ("norm_weight", "norm_bias", "selector", "bound")}
+    values |= {"window": [np.ones((1, 2, 3), "f4")], "table": [np.ones((2, 3), np.int64)], "op": ["MATMUL"]}
+    values |= {
+        key: [[n for n in numbers if numbers[n] and n != getattr(step, key)][-1]] for key, numbers in rows.NAMES.items()
+    }
+    values |= {"activation": [("clip", 0.5, 2.0)], "sign": ["positive"], "size": [3], "lrn": [(1.0, 2.0, 3.0)]}
+    values |= {"phase": [Phase((0, 0, 0), one, one, one, ((0, (0, 0, 1)),), ((0, 0, 0), (0, 0, 1)))]}
+    for field in STEP_FIELDS - {"unit", "macs", "within"}:
+        for value in values.get(field, [7]):
+            changed = step.but(**{field: value})
+            (alone,) = _in_c(plan, changed)
+            assert _in_c(plan, step, changed)[1] == alone != _in_c(plan, step)[0], field

@@ -15,21 +15,21 @@ import pytest
 import dtdfast as dtd
 import kernel_reference as reference
 from dtdfast import vocabulary
-from dtdfast.cpu import encode
+from dtdfast.cpu import rows
 from dtdfast.cuda.kernels import formulas
 from dtdfast.cuda.run import contraction, operations
 from dtdfast.oracle import maths
 from dtdfast.rules import Convention, Share, Term
 from dtdfast.vocabulary import ACTIVATIONS, INPUT_MAPS, KERNELS, WEIGHT_MAPS, X
 
-lib = encode.lib
+lib = rows.lib
 X_VALUES = np.linspace(-2, 2, 9)
 BOX = np.full(9, -2.5), np.full(9, 3.0)
 
 
 def test_every_executor_has_the_weight_maps() -> None:
-    assert maths.WEIGHT_MAPS.keys() == formulas.WEIGHT_MAPS.keys() == encode.WEIGHT_MAPS.keys() == WEIGHT_MAPS.keys()
-    assert sorted(encode.WEIGHT_MAPS.values()) == list(range(lib.DTD_N_WEIGHT_MAPS))
+    assert maths.WEIGHT_MAPS.keys() == formulas.WEIGHT_MAPS.keys() == rows.WEIGHT_MAPS.keys() == WEIGHT_MAPS.keys()
+    assert sorted(rows.WEIGHT_MAPS.values()) == list(range(lib.DTD_N_WEIGHT_MAPS))
     assert {row.c for row in WEIGHT_MAPS.values()} == reference.WEIGHT_MAPS.keys()
 
 
@@ -37,13 +37,13 @@ def test_every_executor_has_the_input_maps() -> None:
     mapped = INPUT_MAPS.keys() - {X}
     assert maths.INPUT_MAPS.keys() == INPUT_MAPS.keys()
     assert formulas.INPUT_MAPS.keys() == mapped
-    assert encode.INPUT_MAPS.keys() == mapped
+    assert rows.INPUT_MAPS.keys() == mapped
     assert {row.c for row in INPUT_MAPS.values()} - {None} == reference.INPUT_MAPS.keys()
 
 
 def test_every_executor_has_the_functions() -> None:
-    assert encode.ACTIVATIONS.keys() == formulas.ACTIVATIONS.keys() == formulas.DERIVATIVES.keys() == set(KERNELS)
-    assert sorted(encode.ACTIVATIONS.values()) == list(range(lib.DTD_N_ACTIVATIONS))
+    assert rows.ACTIVATIONS.keys() == formulas.ACTIVATIONS.keys() == formulas.DERIVATIVES.keys() == set(KERNELS)
+    assert sorted(rows.ACTIVATIONS.values()) == list(range(lib.DTD_N_ACTIVATIONS))
     assert {kind.upper() for kind in KERNELS} == reference.ACTIVATIONS.keys()
 
 
@@ -56,7 +56,7 @@ def test_the_oracle_has_the_function(kind: str) -> None:
 
 def test_every_device_has_the_operations() -> None:
     """But for conversions, as CUDA has one type of numbers, and fused steps, whose parts it runs one by one."""
-    names = {name.removeprefix("DTD_") for name in encode.ffi.typeof("dtd_op").relements}
+    names = {name.removeprefix("DTD_") for name in rows.ffi.typeof("dtd_op").relements}
     names -= {"N_OPS", "CONVERT", "SLICED"}
     assert operations.OPERATIONS.keys() | contraction.OPERATIONS == names
 

@@ -110,8 +110,10 @@ class WeightStore:
         self.nbytes = 0  # of what is no record's own array
 
     def get(self, weights: Weights) -> Packed:
+        key = weights.key
+        if (known := self._packed.get(key)) is not None:
+            return known
         with self._lock:
-            key = weights.key
             found = self._packed.get(key)
             if found is None:
                 found = self._packed[key] = pack(weights, self._n_threads)

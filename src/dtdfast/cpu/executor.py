@@ -32,7 +32,8 @@ from ..plan.weights import ProductSums
 from ..session import Beside, HostSession, put
 from ..threads import default_threads, kernel_threads
 from .arenas import ARENAS, SCRATCH, Shelf
-from .encode import NARROW, Encoded
+from .encode import Encoded
+from .rows import NARROW
 
 Array = NDArray[Any]
 Positions = frozenset[int]

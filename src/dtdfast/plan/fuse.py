@@ -104,9 +104,11 @@ def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step
 
 def without_unread(steps: list[Step], touched: dict[int, list[int]]) -> list[Step]:
     """Without the steps whose results nobody reads: what a Constant absorbs."""
-    if all(
-        (root := step.out.buffer.root).external or touched[id(root)][-1] > number for number, step in enumerate(steps)
-    ):
+    for number, step in enumerate(steps):
+        root = buffer if (buffer := step.out.buffer).alias is None else buffer.root
+        if touched[id(root)][-1] == number and not root.external:
+            break
+    else:
         return steps
     read: set[int] = set()
     kept = []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
+from ..record import INPUT
 from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from .account import Book
@@ -139,7 +140,7 @@ class Lowering:
 
     @staticmethod
     def label(tensor: Tensor) -> str:
-        return "in" if tensor.position == L.INPUT else str(tensor.position)
+        return "in" if (position := tensor.position) == INPUT else str(position)
 
     def converted(self, source: Buffer, tensor: Tensor, stem: str, dtype: str = "") -> Buffer:
         """The same in another type: by default that of what comes next."""

@@ -155,18 +155,21 @@ def fusable(unit: Sum) -> bool:
     parts = unit.parts
     first = len(parts) > 1 and is_identity(parts[0]) and len(parts[0].terms[0]) == 1  # which starts the sums
     many = row.by_sign or unit.out.shape[0] > FEW_OUTPUTS
+    plain, positive = True, True  # all maps are w; they are w+, or w where weights are 1
     for part in parts[1:] if first and many and is_dual(unit) else parts:
-        if len(part.terms[0]) != 1 or part.terms[0][0].x != X:
+        if len(terms := part.terms[0]) != 1 or terms[0].x != X:
             return False
     if row.by_sign:
         return is_dual(unit)
-    if len(row.shares) != 1 or row.shares[0].select != "all":
+    share, *more = row.shares
+    if more or share.select != "all":
         return False
-    maps = [part.terms[0][0].w for part in parts]
-    if maps.count(W) == len(maps):
-        return row.shares[0].terms[0].w == W or all(p.weight is None for p in parts)
-    return all(w == W_POS or (w == W and part.weight is None) for part, w in zip(parts, maps, strict=True))
+    for part in parts:
+        w = part.terms[0][0].w
+        plain = plain and w == W
+        positive = positive and (w == W_POS or (w == W and part.weight is None))
+    return positive if not plain else share.terms[0].w == W or positive
 
 
 def is_dual(unit: Sum) -> bool:
-    return any(part.terms[0] and part.terms[0][0].w == W_POS for part in unit.parts)
+    return any((terms := part.terms[0]) and terms[0].w == W_POS for part in unit.parts)

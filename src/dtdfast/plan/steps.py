@@ -171,7 +171,10 @@ class View(OneLine):
     def __init__(
         self, buffer: Buffer, region: Region | None = None, expand: Shape | None = None, trailing: bool = False
     ) -> None:
-        self.buffer, self.region, self.expand, self.trailing = buffer, region, expand, trailing
+        self.buffer = buffer  # one by one: a tuple of them would be made first
+        self.region = region
+        self.expand = expand
+        self.trailing = trailing
         self.whole = region is None and expand is None and not trailing
 
     def phase(self, start: Triple, step: Triple, count: Triple) -> View:
@@ -296,9 +299,9 @@ class Step:
     macs: int = 0
 
     def __init__(self, op: str, unit: Node | None, out: View, x: View | None = None, **own: Any) -> None:
-        _check_fields(own)
-        self.op, self.unit, self.out, self.x = op, unit, out, x
-        vars(self).update(own)
+        _check_fields(tuple(own))
+        own["op"], own["unit"], own["out"], own["x"] = op, unit, out, x
+        self.__dict__ = own
 
     @staticmethod
     def of(own: dict[str, Any]) -> Step:
@@ -309,7 +312,7 @@ class Step:
 
     def but(self, **own: Any) -> Step:
         """The same step with other values of some fields."""
-        _check_fields(own)
+        _check_fields(tuple(own))
         return Step.of(vars(self) | own)
 
     def __repr__(self) -> str:
@@ -366,12 +369,13 @@ class Step:
     @property
     def constant(self) -> bool:
         """Whether it computes the same for every x."""
-        return self.out.buffer.root.batch == "1" and all(root.batch == "1" for root in self.roots())
+        return self.out.buffer.batch == "1" and all(root.batch == "1" for root in self.roots())
 
 
-def _check_fields(own: dict[str, Any]) -> None:
-    if not own.keys() <= STEP_FIELDS:
-        raise TypeError(f"a step has no {', '.join(own.keys() - STEP_FIELDS)}")
+@lru_cache(1024)  # steps have the same few sets of fields
+def _check_fields(own: tuple[str, ...]) -> None:
+    if unknown := set(own) - STEP_FIELDS:
+        raise TypeError(f"a step has no {', '.join(unknown)}")
 
 
 STEP_FIELDS = {f.name for f in fields(Step)}
@@ -379,6 +383,6 @@ VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "other", "s
 """Fields of a step that are views."""
 
 
-@lru_cache(1024)  # steps have the same few sets of fields
+@lru_cache(1024)
 def views_among(keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key for key in VIEWS if key in keys)

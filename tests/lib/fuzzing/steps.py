@@ -99,4 +99,4 @@ def read(data: bytes) -> None:
         assert found.explain(x, start).shape == x.shape
 
 
-TARGETS = {"steps": Target(seeds, read, changed, ("cpu/executor.py", "cpu/encode.py"))}
+TARGETS = {"steps": Target(seeds, read, changed, ("cpu/executor.py", "cpu/encode.py", "cpu/rows.py"))}

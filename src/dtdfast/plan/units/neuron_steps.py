@@ -128,15 +128,13 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
         part = parts.pop(0)
         first = View(lowering.value(part.source))
         previous = (first, View(lowering.mapped(part, part.terms[0][0])) if dual else first)
-    for number, part in enumerate(parts):
+    for number, part in enumerate(parts, 1):
         fields: dict[str, Any] = {"dual": True} if dual else {}
-        if number < len(parts) - 1:
-            y = lowering.buffer(f"y{lowering.label(unit.out)}", unit.out.shape)
-            fields["out"] = View(y)
+        y = z = out
+        if number < len(parts):
+            fields["out"] = View(y := lowering.buffer(f"y{lowering.label(unit.out)}", unit.out.shape))
             if dual:
-                z = lowering.buffer(f"z{lowering.label(unit.out)}", unit.out.shape)
-                fields["terms"] = View(z)
-            following = (View(y), View(z) if dual else View(y))
+                fields["terms"] = View(z := lowering.buffer(f"z{lowering.label(unit.out)}", unit.out.shape))
         else:
             fields = {"out": View(out), **last}
             if unit.bias is not None:
@@ -146,8 +144,8 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
             if dual:
                 fields["terms_prev"] = previous[1]
         lowering.taps("NEURON", part, View(lowering.value(part.source)), fields, window=part.window)
-        if number < len(parts) - 1:
-            previous = following
+        if number < len(parts):
+            previous = View(y), View(z if dual else y)
 
 
 def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
@@ -370,7 +368,7 @@ def unshared(lowering: Lowering, unit: Sum) -> None:
     there.
     """
     used = [any(p.terms[:1] if unit.half else p.terms) for p in unit.parts]
-    if all(used):
+    if False not in used:
         return
     shared = {p.source.index for p, terms in zip(unit.parts, used, strict=True) if terms}
     for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
