@@ -194,8 +194,6 @@ def test_what_the_kernels_do_not_know_is_refused_by_name(network, field, value, 
 def _in_c(plan, *steps):
     """The bytes of these steps in C, constants named by what they hold."""
     made = rows.Rows(plan, WeightStore(), {}, rows.PLACES)
-    for step in steps:
-        made.add(step)
     c_steps = made.written(list(steps))
     for c in c_steps:
         for key in (*VIEWS, "weight", "bias", "bias_d", "taps"):

@@ -23,11 +23,12 @@ SMALL = 2**21  # bytes of weights that are copied to lie well
 LARGE = 2**16  # numbers that threads share
 
 Packed = NDArray[np.floating[Any]]
+_ADDRESS = ffi.typeof("intptr_t")
 
 
 def address(array: NDArray[Any]) -> int:
     """Of its first number, as array.ctypes.data, which is slow to start."""
-    return int(ffi.cast("intptr_t", ffi.from_buffer(array)))
+    return int(ffi.cast(_ADDRESS, ffi.from_buffer(array)))
 
 
 def aligned(shape: tuple[int, ...], real: str) -> Packed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
-from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.sliced import Sliced
@@ -20,18 +21,14 @@ class Encoded:
 
     def __init__(self, plan: Plan, store: WeightStore, precision: str) -> None:
         self.places = PLACES | {u.external: len(PLACES) + k for k, u in enumerate(plan.program.supplied)}
-        self.starts, steps = [0], list[Step]()  # of the plan's steps, those in C from which on they are
+        self.starts, steps = [], list[Step]()  # of the plan's steps, those in C from which on they are
         for step in (*plan.forward, *plan.relevance):
+            self.starts.append(len(steps))
             steps.append(step)
             if isinstance(step, Sliced):
                 steps += step.inner
-            self.starts.append(len(steps))
+        self.starts.append(len(steps))
         rows = Rows(plan, store, NARROW.get(precision, {}), self.places)
-        for step in steps:
-            try:
-                rows.add(step)
-            except KeyError as unknown:
-                raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
         self.c_steps = rows.written(steps)
         self.constants = rows.constants  # kept alive; pointers follow the externals in the table
         self._alike = rows.alike
@@ -65,23 +62,22 @@ class Encoded:
         """Of every step, the body that runs it by its shape, and those that run instead if x is mostly 0."""
         bases = ffi.new("void *[]", list(self._bases))
         bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
-        known: dict[int, str] = {}
-        for number in self.starts[:-1]:
-            if (like := self._alike[number]) not in known:
-                names: list[str] = []
-                c, real = self.c_steps + number, self.spans[number][0]
-                while name := lib.dtd_body(isa, real, c, bases, len(names)):  # DTD_BY_SHAPE is 0
-                    names.append(ffi.string(name).decode())
-                sparse = " or ".join(names[1:])
-                known[like] = f"{names[0]} (x mostly 0: {sparse})" if sparse else "".join(names)
-        return tuple([known[self._alike[number]] for number in self.starts[:-1]])
+        alike = [*map(self._alike.__getitem__, self.starts[:-1])]
+        known = dict.fromkeys(alike, "")
+        for like, number in dict(zip(alike, self.starts, strict=False)).items():
+            names: list[str] = []
+            c, real = self.c_steps + number, self.spans[number][0]
+            while name := lib.dtd_body(isa, real, c, bases, len(names)):  # DTD_BY_SHAPE is 0
+                names.append(ffi.string(name).decode())
+            sparse = " or ".join(names[1:])
+            known[like] = f"{names[0]} (x mostly 0: {sparse})" if sparse else "".join(names)
+        return tuple(map(known.__getitem__, alike))
 
 
-def spans(reals: list[int]) -> list[tuple[int, int]]:
+def spans(reals: Iterable[int]) -> list[tuple[int, int]]:
     """Of every step, the type of its run and the end of the steps from it on that are of one type."""
-    result, span = list[tuple[int, int]](), (-1, 0)
-    for number in range(len(reals), 0, -1):
-        if reals[number - 1] != span[0]:
-            span = reals[number - 1], number
-        result.append(span)
-    return result[::-1]
+    result: list[tuple[int, int]] = []
+    for real, run in groupby(reals):
+        count = len([*run])
+        result += [(real, len(result) + count)] * count
+    return result

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import vocabulary
 from .._kernels import ffi, lib
+from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.sliced import Local, Sliced
@@ -123,19 +124,13 @@ class _Form:
     facts: Callable[[dict[str, Any]], Any]  # what it says in numbers and names
 
 
-def values_of(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    return lambda own: tuple([own[key] for key in keys])
-
-
 @lru_cache(1024)
 def _form(keys: tuple[str, ...]) -> _Form:
     arrays, numbers, names, others = (
         tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
     )
-    facts, views = itemgetter("op", *numbers, *names, *others), views_among(keys)
-    return _Form(views, arrays, numbers, names, others, values_of(views), facts)
+    facts, views = itemgetter("op", *numbers, *names, *others), tuple(key for key in VIEWS if key in keys)
+    return _Form(views, arrays, numbers, names, others, views_among(keys), facts)
 
 
 @dataclass(eq=False, slots=True)
@@ -158,7 +153,9 @@ class Rows:
         self._precisions, self._places, self._store, self._local = precisions, places, store, plan.local
         self._counts = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}
         self.constants: list[NDArray[Any]] = []
-        self.alike: list[int] = []  # of every step, the number of what it is like
+        # of every step, the number of what it is like; below 0 where it says more
+        self.alike: list[int] = []
+        self.reals: list[int] = []  # the type of its run
         self._words: list[int] = []  # of every step, those that are its own ..
         self._values: list[int] = []  # .. and what they are
         self._late: list[tuple[int, Step, str]] = []
@@ -170,7 +167,7 @@ class Rows:
         self._shapes: list[Any] = []  # of every layout, a dtd_view
         self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
 
-    def add(self, step: Step) -> None:
+    def _add(self, step: Step) -> None:
         own, views, values = vars(step), self._views, self._values
         form, phase = _form(tuple(own)), own.get("phase")
         key: list[Any] = [form, form.facts(own), None if phase is None else phase.alone or id(phase)]
@@ -193,11 +190,10 @@ class Rows:
         like = self._likes.get(facts := tuple(key))
         if like is None:
             like = self._likes[facts] = self._like(step, form, key[3:])
-        number = len(self.alike)
+        if like.late:
+            self._late += [(len(self.alike), step, name) for name in like.late]
         self.alike.append(like.number)
         self._words += like.words
-        if like.late:
-            self._late += [(number, step, name) for name in like.late]
 
     def _like(self, step: Step, form: _Form, marks: list[Any]) -> _Like:
         """What a step says but for places: numbers and names, layouts, and the taps of its phase."""
@@ -227,26 +223,29 @@ class Rows:
 
     def written(self, steps: list[Step]) -> Any:
         """All of them in C."""
+        for step in steps:
+            try:
+                self._add(step)
+            except KeyError as unknown:
+                raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
+        likes = [*self._likes.values()]
+        self.reals = [*map([like.real for like in likes].__getitem__, self.alike)]
         c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         if steps:
             rows = np.frombuffer(ffi.buffer(c_steps), np.int64).reshape(-1, WORDS)
-            likes = np.frombuffer(b"".join([ffi.buffer(like.step)[:] for like in self._likes.values()]), np.int64)
-            numbers, own = np.array(self.alike), np.array([len(like.words) for like in self._likes.values()])
-            np.take(likes.reshape(-1, WORDS), numbers, axis=0, out=rows, mode="clip")
+            table = np.frombuffer(b"".join([ffi.buffer(like.step)[:] for like in likes]), np.int64)
+            numbers, own = np.array(self.alike), np.array([len(like.words) for like in likes])
+            np.take(table.reshape(-1, WORDS), numbers, axis=0, out=rows, mode="clip")
             first = np.repeat(np.arange(0, rows.size, WORDS), own[numbers])
             rows.reshape(-1)[first + np.array(self._words, np.int64)] = self._values
         for number, step, key in self._late:
             self._array(c_steps[number], step, key, getattr(step, key))
+            self.alike[number] = -1 - number
         for number, step in enumerate(steps):
             if isinstance(step, Sliced):
                 self._slice(c_steps + number, step)
+                self.alike[number] = -1 - number
         return c_steps
-
-    @property
-    def reals(self) -> list[int]:
-        """Of every step, the type of its run."""
-        reals = [like.real for like in self._likes.values()]
-        return [reals[number] for number in self.alike]
 
     def _constant(self, array: NDArray[Any]) -> int:
         """The place of an array in the table of pointers."""

@@ -208,7 +208,7 @@ def lower(
     steps = fuse_pairs(steps) if pairs else steps
     steps, downward = join_channels(steps, fuse_products(downward, lowering.book))
     steps, downward, notes = fuse_attention(steps, downward, t, local=local)
-    constant = [step for step in steps if step.constant]
+    constant = [step for step in steps if step.out.buffer.batch == "1" and step.constant]
     if constant:
         steps = [*constant, *(step for step in steps if not step.constant)]
     slices = place_locals((*steps, *downward), t)

@@ -251,7 +251,9 @@ class Lowering:
     def taps(
         self, verb: str, part: Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False
     ) -> None:
-        """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        """Emit a sum over taps, one step per phase; `fields`, its own from now on, are whole-tensor views, cut to each
+        phase here.
+        """
         if isinstance(part, Held):
             part.product(self, x, fields, scatter=scatter)
             return
@@ -271,8 +273,8 @@ class Lowering:
         op = f"{verb}_DENSE" if dense else f"{verb}_CHANNEL"
         pairs = taps.c_in * taps.c_out // taps.groups * (2 if fields.get("dual") else 1)
         for phase in all_phases:
-            own: dict[str, Any] = {"op": op, "unit": self.unit, "x": x, "phase": phase, "groups": taps.groups}
-            own |= fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
+            own = fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
+            own |= {"op": op, "unit": self.unit, "x": x, "phase": phase, "groups": taps.groups}
             if dense:
                 own["weights"] = Weights(part, "dense", scatter, phase.numbers, root.dtype)
             elif part.weight is not None:
@@ -286,8 +288,8 @@ class Lowering:
         """The same for fully connected layers: weights in place, one phase."""
         op, weights = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", Weights(part, "rows", real=x.buffer.root.dtype)
         macs = part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1)
-        own = {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT, "macs": macs}
-        self.steps.append(Step.of(own | fields))
+        fields |= {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT, "macs": macs}
+        self.steps.append(Step.of(fields))
 
     @staticmethod
     def cut(value: Any, phase: Phase) -> Any:

@@ -63,7 +63,7 @@ def lay_out(forward: list[Step], relevance: list[Step], n: int, t: int, *, chunk
     relevance = with_clears(relevance, len(forward), used)
     buffers = [buffer for buffer in used.values() if not buffer.external]
     n_constant = sum(step.constant for step in forward) if forward and forward[0].constant else 0
-    for buffer in buffers:  # what outlives the constant steps is there in the next call too
+    for buffer in buffers if n_constant or chunked else ():  # the results of constant steps are there in the next call
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(forward) <= buffer.last):
             buffer.last = len(forward) + len(relevance)
     return Laid(forward, relevance, n_constant, buffers, place(buffers, n, t, reuse=True))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -320,15 +321,15 @@ class Step:
 
     def views(self) -> list[View]:
         own = self.__dict__
-        return [view for key in views_among(tuple(own)) if (view := own[key]) is not None]
+        return [view for view in views_among(tuple(own))(own) if view is not None]
 
     def roots(self) -> list[Buffer]:
         """The memory of its views."""
         own = self.__dict__
         return [
             buffer if (buffer := view.buffer).alias is None else buffer.root
-            for key in views_among(tuple(own))
-            if (view := own[key]) is not None
+            for view in views_among(tuple(own))(own)
+            if view is not None
         ]
 
     def written(self) -> list[View]:
@@ -384,5 +385,7 @@ VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "other", "s
 
 
 @lru_cache(1024)
-def views_among(keys: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(key for key in VIEWS if key in keys)
+def views_among(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[View | None, ...]]:
+    """What takes the views out of the fields of a step that has these."""
+    found = [key for key in VIEWS if key in keys]
+    return itemgetter(*found) if len(found) > 1 else lambda own: tuple([own[key] for key in found])

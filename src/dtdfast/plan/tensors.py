@@ -18,6 +18,12 @@ Floats = NDArray[np.floating[Any]]
 Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
 
 
+@lru_cache(1024)
+def space_of(shape: Shape) -> tuple[int, int, int]:
+    d, h, w = (1,) * (4 - len(shape)) + shape[1:]
+    return d, h, w
+
+
 @dataclass(eq=False, repr=False)
 class Tensor:
     """Values that one unit writes and others read."""
@@ -42,8 +48,7 @@ class Tensor:
     @property
     def space(self) -> tuple[int, int, int]:
         """The spatial sizes as (d, h, w)."""
-        d, h, w = (1,) * (4 - len(self.shape)) + self.shape[1:]
-        return d, h, w
+        return space_of(self.shape)
 
 
 @dataclass(eq=False)

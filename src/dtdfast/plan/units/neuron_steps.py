@@ -88,7 +88,8 @@ def sums(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> No
     elif has_slopes(unit):
         activated_apart(lowering, unit, out, last)
     else:
-        pre_activations(lowering, unit, out, {**last, "activation": activation_of(unit.activation)})
+        last["activation"] = activation_of(unit.activation)
+        pre_activations(lowering, unit, out, last)
 
 
 def activated_apart(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
@@ -136,7 +137,8 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
             if dual:
                 fields["terms"] = View(z := lowering.buffer(f"z{lowering.label(unit.out)}", unit.out.shape))
         else:
-            fields = {"out": View(out), **last}
+            fields = last
+            fields["out"] = View(out)
             if unit.bias is not None:
                 fields["bias"] = lowering.constant(unit.bias)
         if previous is not None:
@@ -314,7 +316,8 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
         if not pairs and ratio is None:
             continue
         s = shared(lowering, unit, r, factor, kind)
-        lowering.shared.setdefault(unit.out.index, {})[number] = s
+        if lowering.book is not None or lowering.weighing is not None:
+            lowering.shared.setdefault(unit.out.index, {})[number] = s
         if ratio is not None:
             paired_relevance(lowering, unit, s, ratio)
             return
