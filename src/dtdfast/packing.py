@@ -85,7 +85,7 @@ def pack(weights: Weights, n_threads: int | None = None) -> Packed:
         packed = packed.reshape(weight.shape[:2])
     else:  # the record's own array, unless a copy from a cache line on costs next to nothing
         packed = np.ascontiguousarray(weight).reshape(weight.shape[:2])
-        if packed.nbytes <= SMALL and address(packed) % LINE:
+        if packed.nbytes <= SMALL:
             own, packed = packed, aligned(packed.shape, real)
             packed[...] = own
     if weight.dtype.itemsize > packed.itemsize and not finite:

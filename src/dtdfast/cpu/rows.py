@@ -156,10 +156,9 @@ class Rows:
         # of every step, the number of what it is like; below 0 where it says more
         self.alike: list[int] = []
         self.reals: list[int] = []  # the type of its run
-        self._words: list[int] = []  # of every step, those that are its own ..
-        self._values: list[int] = []  # .. and what they are
+        self._values: list[int] = []  # of every step, the words that are its own
         self._late: list[tuple[int, Step, str]] = []
-        self._known: dict[int, int] = {}  # the place of a constant, by its id
+        self._known: dict[int, int] = {}  # the place of a constant, or of weights, by its id
         self._views: dict[int, tuple[int, tuple[int, int]]] = {}  # layout and place of whole buffers, by their ids
         self._likes: dict[tuple[Any, ...], _Like] = {}
         self._kinds: dict[tuple[Any, ...], tuple[int, int, int, int]] = {}  # `_layout` of buffers
@@ -181,8 +180,12 @@ class Rows:
         for name in form.arrays:
             array = own[name]
             if name == "weights":
-                array = self._store.get(array)
-            elif array is None or not (name == "vector" or (name in _BIASES and array.ndim == 1)):
+                if (known := self._known.get(id(array))) is None:
+                    known = self._known[id(array)] = self._constant(self._store.get(array))
+                key.append(True)
+                values.append(known)
+                continue
+            if array is None or not (name == "vector" or (name in _BIASES and array.ndim == 1)):
                 key.append(None if array is None else False)
                 continue
             key.append(True)
@@ -193,7 +196,6 @@ class Rows:
         if like.late:
             self._late += [(len(self.alike), step, name) for name in like.late]
         self.alike.append(like.number)
-        self._words += like.words
 
     def _like(self, step: Step, form: _Form, marks: list[Any]) -> _Like:
         """What a step says but for places: numbers and names, layouts, and the taps of its phase."""
@@ -234,10 +236,13 @@ class Rows:
         if steps:
             rows = np.frombuffer(ffi.buffer(c_steps), np.int64).reshape(-1, WORDS)
             table = np.frombuffer(b"".join([ffi.buffer(like.step)[:] for like in likes]), np.int64)
-            numbers, own = np.array(self.alike), np.array([len(like.words) for like in likes])
+            numbers, words = np.array(self.alike), np.full((len(likes), max(len(like.words) for like in likes)), -1)
             np.take(table.reshape(-1, WORDS), numbers, axis=0, out=rows, mode="clip")
-            first = np.repeat(np.arange(0, rows.size, WORDS), own[numbers])
-            rows.reshape(-1)[first + np.array(self._words, np.int64)] = self._values
+            for like in likes:
+                words[like.number, : len(like.words)] = like.words
+            own = words[numbers]
+            places = own + np.arange(0, rows.size, WORDS)[:, None]
+            rows.reshape(-1)[places[own >= 0]] = self._values
         for number, step, key in self._late:
             self._array(c_steps[number], step, key, getattr(step, key))
             self.alike[number] = -1 - number

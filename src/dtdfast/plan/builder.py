@@ -81,6 +81,8 @@ class Builder:
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         """The rule of a neuron, and whether it was given for this very entry."""
+        if isinstance(self.book.rules, str):  # a preset
+            return default, False
         rule = self.book.explicit(entry.position) or self.book.everywhere()
         if isinstance(rule, (Pass, Slope)):
             raise RuleError(

@@ -29,20 +29,23 @@ def _space(shape: Shape) -> Triple:
 
 def _affine_weight(
     weight: Floats, bias: Floats | None, position: int, folding: Folding
-) -> tuple[Floats, Floats | None]:
+) -> tuple[Floats, Floats | None, tuple[int, int]]:
     """Fold the affine maps before (per input channel; groups = 1 axis layout (c_out, c_in, ...)) and after (per output
-    channel).
+    channel); how many of them there are.
     """
-    for scale, shift in folding.before.get(position, ()):
+    before, after = folding.before.get(position, ()), folding.after.get(position, ())
+    if not before and not after:
+        return weight, bias, (0, 0)
+    for scale, shift in before:
         if shift.any():
             extra = (weight * _per_input(shift, weight)).reshape(len(weight), -1).sum(axis=1)
             bias = extra if bias is None else bias + extra
         weight = weight * _per_input(scale, weight)
-    for scale, shift in folding.after.get(position, ()):
+    for scale, shift in after:
         weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
         if bias is not None or shift.any():
             bias = (0.0 if bias is None else np.asarray(bias, np.float64)) * scale + shift
-    return weight, bias
+    return weight, bias, (len(before), len(after))
 
 
 def _per_input(values: NDArray[np.float64], weight: Floats) -> NDArray[np.float64]:
@@ -53,17 +56,13 @@ def _per_input(values: NDArray[np.float64], weight: Floats) -> NDArray[np.float6
     return factors.reshape(c_out, c_group, *(1,) * (weight.ndim - 2))
 
 
-def _variant(entry: Entry, folding: Folding) -> tuple[int, int]:
-    return len(folding.before.get(entry.position, ())), len(folding.after.get(entry.position, ()))
-
-
 def linear_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
-    weight, bias = _affine_weight(record.weight, record.bias, entry.position, folding)
+    weight, bias, variant = _affine_weight(record.weight, record.bias, entry.position, folding)
     n_out, n_in = weight.shape
     space = source.space
     taps = Taps(False, n_in, n_out, 1, space, space)
     weight, linear = weight.reshape(n_out, n_in, 1, 1, 1), len(source.shape) == 1
-    return Part(entry.position, source, taps, weight, linear=linear, variant=_variant(entry, folding)), bias
+    return Part(entry.position, source, taps, weight, linear=linear, variant=variant), bias
 
 
 def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
@@ -77,7 +76,7 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
         weight = np.ascontiguousarray(np.swapaxes(grouped, 1, 2)).reshape(
             record.groups * c_group, c_in // record.groups, *weight.shape[2:]
         )
-    weight, bias = _affine_weight(weight, record.bias, entry.position, folding)
+    weight, bias, variant = _affine_weight(weight, record.bias, entry.position, folding)
     extra = folding.padding.get(entry.position, ((0, 0),) * n)
     taps = Taps(
         transposed,
@@ -91,9 +90,8 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
         triple(record.dilation),
         triple(tuple(record.padding[a][0] + extra[a][0] for a in range(n)), lead=0),
     )
-    return Part(
-        entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel), variant=_variant(entry, folding)
-    ), bias
+    weight = weight.reshape(*weight.shape[:2], *taps.kernel)
+    return Part(entry.position, source, taps, weight, variant=variant), bias
 
 
 def _pool_taps(

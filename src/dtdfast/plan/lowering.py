@@ -78,6 +78,7 @@ class Lowering:
         self.lengths: dict[tuple[Buffer, int], Buffer] = {}  # values, blocks of their channels → √Σ x²
         self.shared: dict[int, dict[int, Buffer]] = {}  # neuron's output → s, by the number of the share
         self.names: dict[str, int] = {}
+        self.rows: dict[tuple[int, str], Weights] = {}  # of fully connected parts, by their ids and the type of x
         self.relevances: dict[int, Buffer] = {}
 
     # -------------------------------------------------------------------------------------------------------- buffers
@@ -120,6 +121,8 @@ class Lowering:
     def spatial(self, tensor: Tensor, *, framed: bool = False) -> Buffer:
         """The tensor's values channels-last, for kernels that ask for it; with a border where they are `framed`."""
         buffer = self.values[tensor.index]
+        if buffer.seen is None and not framed and (not buffer.plain or len(buffer.shape) < 2):  # most are
+            return buffer
         if not self.fits(buffer, framed):
             self.values[tensor.index] = buffer = self.channels_last(buffer, f"x{self.label(tensor)}")
         return buffer
@@ -286,7 +289,9 @@ class Lowering:
 
     def _linear(self, verb: str, part: Part, x: View, fields: dict[str, Any], *, scatter: bool) -> None:
         """The same for fully connected layers: weights in place, one phase."""
-        op, weights = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", Weights(part, "rows", real=x.buffer.root.dtype)
+        op, key = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", (id(part), x.buffer.root.dtype)
+        if (weights := self.rows.get(key)) is None:
+            weights = self.rows[key] = Weights(part, "rows", real=key[1])
         macs = part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1)
         fields |= {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT, "macs": macs}
         self.steps.append(Step.of(fields))
@@ -318,10 +323,14 @@ class Lowering:
             buffer = self.wanted(tensor, letter)
         else:
             dtype = self.numbers if leaves else ""  # what is handed out is not rounded
-            order = None if leaves or len(tensor.shape) == 1 else order_below(tensor, self.makers)
-            if order is None or not (free or order[-1] == 0):
-                order = tuple(range(len(tensor.shape))) if free else default_order(len(tensor.shape))
-            buffer = self.ordered(f"{letter}{self.label(tensor)}", tensor.shape, order, "nt", dtype=dtype)
+            name, rank = f"{letter}{self.label(tensor)}", len(tensor.shape)
+            order = None if leaves or rank == 1 else order_below(tensor, self.makers)
+            if rank > 1 and (order is None or not (free or order[-1] == 0)):
+                order = tuple(range(rank)) if free else default_order(rank)
+            if order is None:
+                buffer = self.buffer(name, tensor.shape, "nt", dtype=dtype)
+            else:
+                buffer = self.ordered(name, tensor.shape, order, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 

@@ -71,7 +71,8 @@ def lay_out(forward: list[Step], relevance: list[Step], n: int, t: int, *, chunk
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:
     """Offsets for buffers; returns the arena's bytes."""
-    nbytes, first, last = np.array([(b.nbytes(n, t), b.first, b.last) for b in buffers], np.int64).reshape(-1, 3).T
+    numbers = [b.nbytes(n, t) for b in buffers], [b.first for b in buffers], [b.last for b in buffers]
+    nbytes, first, last = np.array(numbers, np.int64)
     sizes = -(-nbytes // ALIGN) * ALIGN
     if reuse and len(buffers) > MANY:
         return _in_order(buffers, sizes.tolist())

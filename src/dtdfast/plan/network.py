@@ -89,7 +89,8 @@ def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
         if listed:
             check_taker(builder, entries[position])
         at[position] = at[folding.resolve(position)]
-    units = cast(list[Unit], [u for u in builder.units if id(u) not in builder.gone])
+    gone = builder.gone
+    units = cast(list[Unit], [u for u in builder.units if id(u) not in gone] if gone else builder.units)
     for unit in units:
         for source in unit.sources:
             source.readers.append(unit)

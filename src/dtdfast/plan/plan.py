@@ -63,7 +63,7 @@ class Plan:
     @property
     def macs(self) -> int:
         """Multiply-adds of all products."""
-        return sum(s.macs for s in (*self.forward, *self.relevance))
+        return sum([step.macs for steps in (self.forward, self.relevance) for step in steps])
 
     @property
     def memory(self) -> int:

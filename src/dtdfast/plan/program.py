@@ -88,6 +88,8 @@ class Program:
     @cached_property
     def result(self) -> str:
         """The type of relevance where it leaves, which may be above what computes in float64."""
+        if not self.wide:
+            return self.real
         above = self.halved or any(unit.out is self.leaves for unit in self.network.units[self.wide :])
         return self.real if above else self.low
 

@@ -18,18 +18,19 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     below = {leaves.index}  # tensors computed from where relevance leaves, or from constants, which absorb it
     if not gradient:
         below.update(unit.out.index for unit in network.units if unit.absorbs)
-    for unit in network.units:
-        for source in unit.sources if gradient else unit.carriers:
+    flows = [unit.sources if gradient else unit.carriers for unit in network.units]
+    for unit, sources in zip(network.units, flows, strict=True):
+        for source in sources:
             if source.index in below:
                 below.add(unit.out.index)
                 break
     network.output.wanted = True
-    for unit in reversed(network.units):
+    for unit, sources in zip(reversed(network.units), reversed(flows), strict=True):
         if not (unit.out.wanted and unit.out.index in below) or unit.out is leaves:
             continue
         if refusal := unit.refusal(gradient=gradient):
             raise LayerError(f"{at(unit.position, layers[unit.position])}: {refusal}")
-        for source in unit.sources if gradient else unit.carriers:
+        for source in sources:
             if source.index in below:
                 source.wanted = True
     for tensor in network.tensors:

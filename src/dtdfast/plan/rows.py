@@ -68,7 +68,7 @@ def rule_of(builder: Builder, unit: Neuron, domain: Domain) -> Rule:
     """The rule of a neuron where it is; the same object for all neurons that share it."""
     rule, explicit = builder.rule[unit.parts[0].position]
     first = builder.book.preset.first
-    if not explicit and first is not None and any(p.source.is_input for p in unit.parts):
+    if not explicit and first is not None and True in [p.source.is_input for p in unit.parts]:
         rule = first if isinstance(first, Rule) else domain.rule
         if isinstance(rule, ZPlus) and builder.book.by_sign:
             rule = BY_SIGN

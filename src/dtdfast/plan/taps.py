@@ -69,7 +69,8 @@ class Taps(NamedTuple):
     @property
     def at_most(self) -> int:
         """What `table` cannot exceed."""
-        return self.n_taps + PHASE * self.stride[0] * self.stride[1] * self.stride[2]
+        (a, b, c), (d, h, w) = self.kernel, self.stride
+        return a * b * c + PHASE * d * h * w
 
     @property
     def macs(self) -> int:

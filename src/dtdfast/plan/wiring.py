@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .. import layers as L
 from ..budget import budget, require
@@ -97,18 +97,17 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         if position in needed:
             needed.update(reads[position])
     integers = {L.INPUT} if tokens else set()
-    operands: Iterable[Shape]
     large = min(budget() // 4, MAX_ELEMENTS)
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
     for position in sorted(needed - {L.INPUT}):
         record, read = layers[position], reads[position]
-        if isinstance(record, L.Embedding) == integers.isdisjoint(read):
+        if isinstance(record, L.Embedding) == (not integers or integers.isdisjoint(read)):
             refuse_integers(layers, position, [s for s in read if s in integers])
         try:
-            operands = map(shapes.__getitem__, read)
-            if isinstance(record, BROADCAST):
-                operands = aligned([*operands], [is_constant(layers, s) for s in read])
+            operands = [shapes[source] for source in read]
+            if isinstance(record, BROADCAST) and operands.count(operands[0]) < len(operands):
+                operands = aligned(operands, [is_constant(layers, s) for s in read])
             shape = RECIPES[type(record)].shape(record, *operands)
         except ShapeError as error:
             raise ShapeError(f"{at(position, record)}: {error}") from None

@@ -23,7 +23,7 @@ from .total import Total
 
 def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     """One neuron together with those linear operands, under the same rule, that nobody else reads."""
-    sources = tuple(expanded(builder, entry, s, entry.shape) for s in sources)
+    sources = tuple([s if s.shape == entry.shape else expanded(builder, entry, s, entry.shape) for s in sources])
     own_rule = builder.book.explicit(entry.position) or builder.book.everywhere()
     rule = own_rule or builder.book.add()
     makers = [
@@ -71,8 +71,10 @@ def merges(builder: Builder, unit: Sum, reader: int) -> bool:
 
 
 def broadcast_shape(record: L.Layer, *shapes: Shape) -> Shape:
-    result = shapes[0]
-    for other in shapes[1:]:
+    result, *others = shapes
+    for other in others:
+        if other == result:
+            continue
         if len(other) != len(result) or any(a != b and 1 not in (a, b) for a, b in zip(result, other, strict=True)):
             raise ShapeError(
                 f"its operands are (n, {join(result)}) and (n, {join(other)}); expected as many axes, "

@@ -71,7 +71,7 @@ def activation(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> T
     turned = source.index in builder.turned
     unit = builder.turned[source.index].neuron if turned else builder.maker.get(source.index)
     slopes = isinstance(record, L.Activation) and record.slopes is not None
-    sloped = isinstance(builder.book.explicit(entry.position), Slope)
+    sloped = builder.book.listed is not None and isinstance(builder.book.explicit(entry.position), Slope)
     if sloped and not record.function.product:
         unit = None  # whose derivative is that of its own input
     if isinstance(unit, Sum) and slopes and (unit.parts[0].window is not None or turned):

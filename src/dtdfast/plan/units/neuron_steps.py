@@ -312,8 +312,8 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
         r = lowering.rectified(unit, r)
     ratio = lowering.paired.get(unit.out.index)
     for number, (factor, kind) in enumerate(factors_of(lowering, unit)):
-        pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
-        if not pairs and ratio is None:
+        parts = [part for part in unit.parts if part.source.wanted and part.terms[number]]
+        if not parts and ratio is None:
             continue
         s = shared(lowering, unit, r, factor, kind)
         if lowering.book is not None or lowering.weighing is not None:
@@ -321,8 +321,9 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
         if ratio is not None:
             paired_relevance(lowering, unit, s, ratio)
             return
-        for part, term in pairs:
-            lowering.scatter(part, term, s, row.gamma)
+        for part in parts:
+            for term in part.terms[number]:
+                lowering.scatter(part, term, s, row.gamma)
     unshared(lowering, unit)
 
 
