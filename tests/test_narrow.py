@@ -209,7 +209,7 @@ def test_domains_of_inputs_that_are_read_at_one_token():
 def whole_plans() -> Iterator[None]:
     prepare = executors.prepare
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executors, "prepare", lambda *given: prepare(*given[:-1], True))
+        patch.setattr(executors, "prepare", lambda *given: prepare(*given[:-2], True, given[-1]))
         yield
 
 

@@ -65,6 +65,7 @@ class Executors:
     def __init__(self, layers: list[L.Layer], options: Options, backend: str, book: RuleBook, intake: Intake) -> None:
         self._layers, self._options, self._backend = layers, options, backend
         self._book, self._domain, self._check, self._taken = book, intake.domain, intake.check, intake.taken
+        self._reads = intake.reads
         self._shared: Any = None
         if backend == "cuda":
             from .cuda.run.driver import open_device
@@ -85,7 +86,9 @@ class Executors:
         with self._lock:
             if (sample, kind) not in self._outputs:
                 start, stop = self._between(kind)
-                self._outputs[sample, kind] = outputs(self._layers, sample, self._words, kind, start, stop, self._book)
+                self._outputs[sample, kind] = outputs(
+                    self._layers, sample, self._words, kind, start, stop, self._book, self._reads
+                )
             return self._outputs[sample, kind]
 
     def apart(self, sample: Shape, kind: str, token: int) -> bool:
@@ -139,7 +142,9 @@ class Executors:
         start, stop = self._between(kind)
         precision = "float64" if exact else "" if self._backend == "cuda" else self._options.precision
         whole = self._backend == "oracle"
-        return prepare(self._layers, sample, self._words, kind, start, stop, book, domain, precision, token, whole)
+        return prepare(
+            self._layers, sample, self._words, kind, start, stop, book, domain, precision, token, whole, self._reads
+        )
 
     def _executor(self, program: Program) -> Executor:
         options, wide = self._options, program.real == "f8"

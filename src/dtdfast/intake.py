@@ -42,7 +42,7 @@ class Intake:
     def __init__(
         self, layers: list[L.Layer], reads: list[tuple[int, ...]], last: int, domain: Domain, backend: str, real: type
     ) -> None:
-        self.domain, self.words, self._backend = domain, words_of(layers, reads, last), backend
+        self.reads, self.domain, self.words, self._backend = reads, domain, words_of(layers, reads, last), backend
         self.check, self._givens = Check(self.words, domain), Givens(layers, reads)
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self.taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in layers) else real

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .errors import NumericsError
 from .locks import renewed
-from .plan.steps import Weights
+from .plan.steps import SIZES, Weights
 from .threads import kernel_threads
 
 BLOCK = lib.DTD_BLOCK  # output channels per packed block
@@ -33,7 +33,7 @@ def address(array: NDArray[Any]) -> int:
 
 def aligned(shape: tuple[int, ...], real: str) -> Packed:
     """Memory that starts at a cache line: a load that straddles two of them costs two loads."""
-    n, size = math.prod(shape), np.dtype(real).itemsize
+    n, size = math.prod(shape), SIZES[real]
     raw = np.empty(n + LINE // size, real)
     first = -address(raw) % LINE // size
     return raw[first : first + n].reshape(shape)

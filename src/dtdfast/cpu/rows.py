@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -17,7 +17,19 @@ from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.sliced import Local, Sliced
-from ..plan.steps import NO_BORDER, SIZES, STEP_FIELDS, VIEWS, Buffer, Reals, Step, View, bound_strides, views_among
+from ..plan.steps import (
+    NO_BORDER,
+    SIZES,
+    STEP_FIELDS,
+    VIEWS,
+    VIEWS_AMONG,
+    Buffer,
+    Reals,
+    Seen,
+    Step,
+    View,
+    bound_strides,
+)
 from ..plan.taps import Phase
 
 PLACES = {
@@ -120,17 +132,24 @@ class _Form:
     numbers: tuple[str, ...]
     names: tuple[str, ...]
     others: tuple[str, ...]
-    seen: Callable[[dict[str, Any]], tuple[View | None, ...]]  # its views
+    seen: Seen
     facts: Callable[[dict[str, Any]], Any]  # what it says in numbers and names
 
 
-@lru_cache(1024)
-def _form(keys: tuple[str, ...]) -> _Form:
-    arrays, numbers, names, others = (
-        tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
-    )
-    facts, views = itemgetter("op", *numbers, *names, *others), tuple(key for key in VIEWS if key in keys)
-    return _Form(views, arrays, numbers, names, others, views_among(keys), facts)
+class _Forms(dict[tuple[str, ...], _Form]):
+    """By the fields that a step has."""
+
+    def __missing__(self, keys: tuple[str, ...]) -> _Form:
+        views = tuple(key for key in VIEWS if key in keys)
+        arrays, numbers, names, others = (
+            tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
+        )
+        facts = itemgetter("op", *numbers, *names, *others)
+        self[keys] = form = _Form(views, arrays, numbers, names, others, VIEWS_AMONG[keys], facts)
+        return form
+
+
+_FORMS = _Forms()
 
 
 @dataclass(eq=False, slots=True)
@@ -168,7 +187,7 @@ class Rows:
 
     def _add(self, step: Step) -> None:
         own, views, values = vars(step), self._views, self._values
-        form, phase = _form(tuple(own)), own.get("phase")
+        form, phase = _FORMS[tuple(own)], own.get("phase")
         key: list[Any] = [form, form.facts(own), None if phase is None else phase.alone or id(phase)]
         for view in form.seen(own):
             if view is None:

@@ -16,6 +16,7 @@ from .entries import Entry
 from .shapes import Shape, axis_of, pairs
 
 LINEAR = (L.Linear, L.Conv, L.ConvTranspose)
+GOING = frozenset((L.Dropout, L.Pad, L.BatchNorm, L.Scale))
 OUTSIDE = -2  # reads the explained output, or the entry where relevance leaves
 
 Vector = NDArray[np.float64]
@@ -132,7 +133,7 @@ def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[i
     for position in outside:
         readers[position].append(OUTSIDE)
     folding = Folding({e.position: e.sources for e in entries.values()}, readers)
-    may_go = [e for e in entries.values() if isinstance(e.record, (L.Dropout, L.Pad, L.BatchNorm, L.Scale))]
+    may_go = [e for e in entries.values() if type(e.record) in GOING]
     for entry in may_go:
         if isinstance(entry.record, L.Dropout):
             folding._skip(entry.position)

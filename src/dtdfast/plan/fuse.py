@@ -149,9 +149,9 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         if False in [_takes_product(steps[w], r) for w in writers]:
             continue
         of_out, of_m = touched[id(out.buffer.root)], touched[id(m.buffer.root)]
-        if (users := _between(of_out, writers[0], number)) and not set(writers).issuperset(users):
+        if of_out[0] < number and not set(writers).issuperset(_between(of_out, writers[0], number)):
             continue
-        users = _between(of_m, writers[0], number)
+        users = _between(of_m, writers[0], number) if of_m[0] < number else ()
         if users and any(steps[i].out.buffer.root is m.buffer.root for i in users):
             continue  # m is not there yet
         for group in _groups(steps, writers) if sums else ():

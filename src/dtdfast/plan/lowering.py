@@ -18,7 +18,7 @@ from .held import Held, Weighted
 from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory, undone
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
-from .taps import POINT, Phase, phases
+from .taps import POINT, phases
 from .tensors import Node, Region, Tensor, whole
 from .weights import Weighing
 
@@ -121,9 +121,8 @@ class Lowering:
     def spatial(self, tensor: Tensor, *, framed: bool = False) -> Buffer:
         """The tensor's values channels-last, for kernels that ask for it; with a border where they are `framed`."""
         buffer = self.values[tensor.index]
-        if buffer.seen is None and not framed and (not buffer.plain or len(buffer.shape) < 2):  # most are
-            return buffer
-        if not self.fits(buffer, framed):
+        most = buffer.seen is None and not framed and (not buffer.plain or len(buffer.shape) < 2)
+        if not most and not self.fits(buffer, framed):
             self.values[tensor.index] = buffer = self.channels_last(buffer, f"x{self.label(tensor)}")
         return buffer
 
@@ -241,12 +240,9 @@ class Lowering:
         self, unit: Node, record: L.ReLU | L.Activation | None, out: Buffer, x: Buffer, *, derivative: bool = False
     ) -> None:
         """Out = act(x), or its derivative act'(x)."""
-        slopes = (
-            record.slopes_for(len(unit.out.shape))
-            if isinstance(record, L.Activation) and record.slopes is not None
-            else None
-        )
-        bound = None if slopes is None else self.constant(slopes)
+        bound = None
+        if isinstance(record, L.Activation) and record.slopes is not None:
+            bound = self.constant(record.slopes_for(len(unit.out.shape)))
         step = Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound)
         step.derivative = derivative
         self.emit(step)
@@ -262,10 +258,15 @@ class Lowering:
             return
         if part.support is not None and fields.get("weight_map") == W_ONE:
             part, fields = part.support, {**fields, "weight_map": W}
-        if part.linear:
-            self._linear(verb, part, x, fields, scatter=scatter)
-            return
         taps = part.taps
+        if part.linear:  # fully connected: weights in place, one phase
+            if (weights := self.rows.get(key := (id(part), x.buffer.root.dtype))) is None:
+                weights = self.rows[key] = Weights(part, "rows", real=key[1])
+            op, macs = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", taps.c_in * taps.c_out
+            fields |= {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT}
+            fields["macs"] = 2 * macs if fields.get("dual") else macs
+            self.steps.append(Step.of(fields))
+            return
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
             fields["window"] = self.constant(window)
@@ -276,7 +277,10 @@ class Lowering:
         op = f"{verb}_DENSE" if dense else f"{verb}_CHANNEL"
         pairs = taps.c_in * taps.c_out // taps.groups * (2 if fields.get("dual") else 1)
         for phase in all_phases:
-            own = fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
+            own = fields
+            if len(all_phases) > 1:
+                where = phase.start, phase.step, phase.count
+                own = {key: value.phase(*where) if isinstance(value, View) else value for key, value in fields.items()}
             own |= {"op": op, "unit": self.unit, "x": x, "phase": phase, "groups": taps.groups}
             if dense:
                 own["weights"] = Weights(part, "dense", scatter, phase.numbers, root.dtype)
@@ -286,19 +290,6 @@ class Lowering:
                 root.widen(*phase.border)
             own["macs"] = phase.points * pairs
             self.steps.append(Step.of(own))
-
-    def _linear(self, verb: str, part: Part, x: View, fields: dict[str, Any], *, scatter: bool) -> None:
-        """The same for fully connected layers: weights in place, one phase."""
-        op, key = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", (id(part), x.buffer.root.dtype)
-        if (weights := self.rows.get(key)) is None:
-            weights = self.rows[key] = Weights(part, "rows", real=key[1])
-        macs = part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1)
-        fields |= {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT, "macs": macs}
-        self.steps.append(Step.of(fields))
-
-    @staticmethod
-    def cut(value: Any, phase: Phase) -> Any:
-        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) else value
 
     # ------------------------------------------------------------------------------------------------------ relevance
 
@@ -323,14 +314,11 @@ class Lowering:
             buffer = self.wanted(tensor, letter)
         else:
             dtype = self.numbers if leaves else ""  # what is handed out is not rounded
-            name, rank = f"{letter}{self.label(tensor)}", len(tensor.shape)
-            order = None if leaves or rank == 1 else order_below(tensor, self.makers)
-            if rank > 1 and (order is None or not (free or order[-1] == 0)):
+            rank = len(tensor.shape)
+            order = (0,) if rank == 1 else None if leaves else order_below(tensor, self.makers)
+            if order is None or not (free or order[-1] == 0):
                 order = tuple(range(rank)) if free else default_order(rank)
-            if order is None:
-                buffer = self.buffer(name, tensor.shape, "nt", dtype=dtype)
-            else:
-                buffer = self.ordered(name, tensor.shape, order, "nt", dtype=dtype)
+            buffer = self.ordered(f"{letter}{self.label(tensor)}", tensor.shape, order, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 

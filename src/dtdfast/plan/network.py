@@ -51,7 +51,7 @@ def build(
     `narrow` says where one token alone is read.
     """
     folding = fold(entries, (last,) if stop is None else (last, stop), book.kept(entries.values()))
-    if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
+    if domain.kind == "real" and L.Preparation in {type(entry.record) for entry in entries.values()}:
         book = book.of_prepared_inputs()
     builder = Builder(entries, input_shape, folding, book)
     builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))

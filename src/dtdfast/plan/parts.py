@@ -100,10 +100,9 @@ class Sum(Node):
 
 def is_identity(part: Part) -> bool:
     """An operand that enters with weight 1 and no taps."""
-    taps = part.taps
-    return (
-        not part.held and part.weight is None and part.window is None and taps.n_taps == 1 and taps.stride == (1, 1, 1)
-    )
+    if part.weight is not None or part.window is not None or part.held:
+        return False
+    return part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
 
 
 def is_whole(part: Part) -> bool:

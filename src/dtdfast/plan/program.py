@@ -23,7 +23,7 @@ from .shapes import Shape
 from .tensors import Tensor
 from .units import Affine, Copy, Elementwise, Move, Neuron, Reshaping, Supplied, Unit, Winner
 from .units.neuron import SIGNED_BIAS
-from .wiring import sources, wire
+from .wiring import Reads, sources, wire
 
 PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
 
@@ -151,9 +151,10 @@ def outputs(
     start: int | None,
     stop: int | None,
     book: RuleBook,
+    reads: list[Reads],
 ) -> Outputs:
     last = last_entry(layers, start, kind)
-    entries = wire(layers, input_shape, tokens=tokens, last=last)
+    entries = wire(layers, input_shape, tokens=tokens, last=last, reads=reads)
     shape = entries[last].shape
     if len(shape) != 2 or shape[0] == 1:
         return Outputs(shape, False)
@@ -180,6 +181,7 @@ def prepare(
     precision: str = "",
     token: int | None = None,
     whole: bool = False,
+    reads: list[Reads] | None = None,
 ) -> Program:
     """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit.
 
@@ -189,14 +191,15 @@ def prepare(
         rules
     token : the one place of the output's first axis that is explained; None for all
     whole : nothing is narrowed to places that are read alone
+    reads : as in wire
     """
     last = last_entry(layers, start, kind)
-    entries = wire(layers, input_shape, tokens=tokens, last=last)
+    entries = wire(layers, input_shape, tokens=tokens, last=last, reads=reads)
     stop = stop if kind != PREDICT else None
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
     narrow = None
-    if not whole and (token is not None or any(isinstance(entry.record, PICKS) for entry in entries.values())):
+    if not whole and (token is not None or not {type(entry.record) for entry in entries.values()}.isdisjoint(PICKS)):
         rows = token is None or (book.holds and kind == EXPLAIN)
         narrow = narrowed(entries, input_shape, last, stop, token, book, rows=rows)
     entries = entries if narrow is None else narrow.entries

@@ -17,8 +17,9 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     leaves = network.input if stop is None else network.at[stop]
     below = {leaves.index}  # tensors computed from where relevance leaves, or from constants, which absorb it
     if not gradient:
-        below.update(unit.out.index for unit in network.units if unit.absorbs)
-    flows = [unit.sources if gradient else unit.carriers for unit in network.units]
+        below.update([unit.out.index for unit in network.units if unit.absorbs])
+    carriers = [unit.carriers for unit in network.units]
+    flows = [unit.sources for unit in network.units] if gradient else carriers
     for unit, sources in zip(network.units, flows, strict=True):
         for source in sources:
             if source.index in below:
@@ -35,8 +36,8 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
                 source.wanted = True
     for tensor in network.tensors:
         tensor.wanted = tensor.wanted and tensor.index in below
-    for unit in network.units:
-        unit.in_relevance = unit.out.wanted and any(source.wanted for source in unit.carriers)
+    for unit, sources in zip(network.units, carriers, strict=True):
+        unit.in_relevance = unit.out.wanted and True in [source.wanted for source in sources]
     if not leaves.wanted or not network.output.wanted:
         where = "the network's input" if stop is None else at(stop, layers[stop])
         raise LayerError(f"no relevance reaches {where}: nothing that is explained is computed from it")

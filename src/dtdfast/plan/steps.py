@@ -321,14 +321,14 @@ class Step:
 
     def views(self) -> list[View]:
         own = self.__dict__
-        return [view for view in views_among(tuple(own))(own) if view is not None]
+        return [view for view in VIEWS_AMONG[tuple(own)](own) if view is not None]
 
     def roots(self) -> list[Buffer]:
         """The memory of its views."""
         own = self.__dict__
         return [
             buffer if (buffer := view.buffer).alias is None else buffer.root
-            for view in views_among(tuple(own))(own)
+            for view in VIEWS_AMONG[tuple(own)](own)
             if view is not None
         ]
 
@@ -373,7 +373,7 @@ class Step:
         return self.out.buffer.batch == "1" and all(root.batch == "1" for root in self.roots())
 
 
-@lru_cache(1024)  # steps have the same few sets of fields
+@lru_cache(1024)
 def _check_fields(own: tuple[str, ...]) -> None:
     if unknown := set(own) - STEP_FIELDS:
         raise TypeError(f"a step has no {', '.join(unknown)}")
@@ -384,8 +384,16 @@ VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "other", "s
 """Fields of a step that are views."""
 
 
-@lru_cache(1024)
-def views_among(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[View | None, ...]]:
-    """What takes the views out of the fields of a step that has these."""
-    found = [key for key in VIEWS if key in keys]
-    return itemgetter(*found) if len(found) > 1 else lambda own: tuple([own[key] for key in found])
+Seen = Callable[[dict[str, Any]], tuple[View | None, ...]]
+
+
+class _Views(dict[tuple[str, ...], Seen]):
+    """Of the fields that a step has, what takes the views out of them."""
+
+    def __missing__(self, keys: tuple[str, ...]) -> Seen:
+        found = [key for key in VIEWS if key in keys]
+        self[keys] = seen = itemgetter(*found) if len(found) > 1 else lambda own: tuple([own[key] for key in found])
+        return seen
+
+
+VIEWS_AMONG = _Views()  # steps have the same few sets of fields

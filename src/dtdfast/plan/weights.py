@@ -93,7 +93,7 @@ class Weighing:
             self.buffer.shape = (self.size,)
             if x.expand is None:
                 x.buffer.root.widen(*phase.border)
-            m = lowering.cut(View(s), phase)
+            m = View(s).phase(phase.start, phase.step, phase.count)
             macs = size * phase.count[0] * phase.count[1] * phase.count[2]
             step = Step(WEIGHT_GRADIENT, made.unit, out, x, m=m, phase=phase, groups=taps.groups, macs=macs)
             lowering.emit(step)

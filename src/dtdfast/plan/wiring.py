@@ -15,10 +15,11 @@ from .units import RECIPES, aligned
 MAX_LAYERS = 100_000
 
 BROADCAST = (L.Add, L.Mul)
+Reads = tuple[int, ...]  # positions
 KINDS = frozenset(L.RECORDS.values())
 
 
-def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
+def sources(layers: Sequence[L.Layer]) -> list[Reads]:
     """The positions that each entry reads; L.INPUT is the network's input."""
     if not isinstance(layers, (list, tuple)):
         raise LayerError(
@@ -29,18 +30,19 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
         raise LayerError("layers is empty; a network needs at least one record")
     if len(layers) > MAX_LAYERS:
         raise LayerError(f"layers has {len(layers)} entries, at most {MAX_LAYERS} are supported")
-    result: list[tuple[int, ...]] = []
+    result: list[Reads] = []
     for position, record in enumerate(layers):
         if type(record) not in KINDS:
             raise LayerError(
                 f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)"
             )
         if record.inputs is None:
-            if record.arity not in (0, 1):
+            arity = record.arity
+            if arity not in (0, 1):
                 raise WiringError(
                     f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)"
                 )
-            result.append((position - 1 if position else L.INPUT,) if record.arity else ())
+            result.append((position - 1 if position else L.INPUT,) if arity else ())
             continue
         reads = record.positions or ()
         for source in reads:
@@ -82,7 +84,9 @@ def refuse_integers(layers: Sequence[L.Layer], position: int, integers: list[int
     raise LayerError(f"{where}: reads {what}, which holds integers; integers go into an Embedding only")
 
 
-def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: int) -> dict[int, Entry]:
+def wire(
+    layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: int, reads: Sequence[Reads] | None = None
+) -> dict[int, Entry]:
     """Entries that `last` needs, in topological order, each with its shape.
 
     Parameters
@@ -90,8 +94,9 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
     input_shape : shape of one sample of the network's input
     tokens : the input holds integers, so that an Embedding must read it
     last : position of the entry that is wanted
+    reads : the `sources` of these layers, where they are known
     """
-    reads = sources(layers)
+    reads = sources(layers) if reads is None else reads
     needed = {last}
     for position in range(last, -1, -1):  # what an entry reads comes before it
         if position in needed:
@@ -102,13 +107,14 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
     entries = {}
     for position in sorted(needed - {L.INPUT}):
         record, read = layers[position], reads[position]
-        if isinstance(record, L.Embedding) == (not integers or integers.isdisjoint(read)):
+        kind = type(record)  # one of KINDS
+        if (kind is L.Embedding) == (not integers or integers.isdisjoint(read)):
             refuse_integers(layers, position, [s for s in read if s in integers])
         try:
             operands = [shapes[source] for source in read]
-            if isinstance(record, BROADCAST) and operands.count(operands[0]) < len(operands):
+            if kind in BROADCAST and operands.count(operands[0]) < len(operands):
                 operands = aligned(operands, [is_constant(layers, s) for s in read])
-            shape = RECIPES[type(record)].shape(record, *operands)
+            shape = RECIPES[kind].shape(record, *operands)
         except ShapeError as error:
             raise ShapeError(f"{at(position, record)}: {error}") from None
         if len(shape) > MAX_AXES or math.prod(shape) > large:

@@ -43,23 +43,24 @@ def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     own = {id(u) for u in merged}
     turns = [builder.turned[s.index] for s in sources if s.index in builder.turned]
     builder.gone |= own | {id(u) for t in turns if id(t.neuron) in own for u in t.back}
-    parts: list[Part] = []
+    ones: list[Part] = []  # operands of weight 1 come first: they start the sums
+    weighted: list[Part] = []
     entries: list[int] = []
     bias: Floats | None = None
     explicit = own_rule is not None or any(builder.rule[u.parts[0].position][1] for u in merged)
     for source, unit in zip(sources, makers, strict=True):
         if not isinstance(unit, Sum) or id(unit) not in own:
             source = source if turn is None else turned(builder, entry, source, turn)
-            parts.append(Part(entry.position, source, identity(source.channels, source.space)))
+            ones.append(Part(entry.position, source, identity(source.channels, source.space)))
             continue
-        parts.extend(unit.parts)
+        weighted += unit.parts
         entries.extend(unit.entries)
         if unit.bias is not None:
             bias = unit.bias if bias is None else np.asarray(bias, np.float64) + unit.bias
-    parts.sort(key=lambda p: p.weight is not None)  # operands of weight 1 first: they start the sums
+    parts = ones + weighted
     builder.rule[parts[0].position] = (rule, explicit)
     out = builder.tensor(entry) if turn is None else turned_shape(builder, entry, turn)
-    neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), out, parts=parts, bias=bias)
+    neuron = Neuron((*entries, entry.position), tuple([p.source for p in parts]), out, parts=parts, bias=bias)
     return builder.put(neuron) if turn is None else turn_back(builder, entry, neuron, turn)
 
 

@@ -91,6 +91,8 @@ def common_turn(builder: Builder, sources: tuple[Tensor, ...], merged: list[Sum]
     """
     if not merged:
         return ((0,) if len(sources[0].shape) > 4 else None), merged
+    if not builder.turned:
+        return None, merged
     turns = {id(t.neuron): t.axes for s in sources if (t := builder.turned.get(s.index)) is not None}
     first = turns.get(id(merged[0]))
     return first, [u for u in merged if turns.get(id(u)) == first]

@@ -67,8 +67,7 @@ def activation(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> T
     """Into the epilogue of the neuron that this entry alone reads, else a unit of its own."""
     record, (source,) = entry.record, sources
     assert isinstance(record, (L.ReLU, L.Activation))
-    last = builder.folding.reads[entry.position][0]
-    turned = source.index in builder.turned
+    folding, turned = builder.folding, source.index in builder.turned
     unit = builder.turned[source.index].neuron if turned else builder.maker.get(source.index)
     slopes = isinstance(record, L.Activation) and record.slopes is not None
     sloped = builder.book.listed is not None and isinstance(builder.book.explicit(entry.position), Slope)
@@ -80,7 +79,7 @@ def activation(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> T
         isinstance(unit, Sum)
         and unit.fuses
         and unit.activation is None
-        and builder.folding.readers[last] == [entry.position]
+        and folding.readers[folding.reads[entry.position][0]] == [entry.position]
     ):
         unit.activation, unit.sloped = record, sloped
         unit.entries = (*unit.entries, entry.position)

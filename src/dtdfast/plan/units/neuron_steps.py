@@ -20,7 +20,7 @@ SIGNED = ("gelu", "gelu_tanh", "silu")
 def forward(lowering: Lowering, unit: Sum) -> None:
     """Values, and what the relevance needs: by the rule's row."""
     for part in unit.parts:
-        lowering.spatial(part.source, framed=part.framed)
+        lowering.spatial(part.source, framed=not part.linear and part.framed)
     out = lowering.new_value(unit)
     relevant = lowering.relevant and unit.out is not lowering.leaves and unit.in_relevance
     if not relevant:
@@ -44,10 +44,11 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     if is_paired(unit):
         paired(lowering, unit, out, kind)
         return
-    if row.by_sign and (not fusable(unit) or has_slopes(unit)):
+    fused = fusable(unit)
+    if row.by_sign and (not fused or has_slopes(unit)):
         by_sign(lowering, unit, out)
         return
-    if not fusable(unit):
+    if not fused:
         general(lowering, unit, out, kind)
         return
     share = row.shares[0]
@@ -69,10 +70,12 @@ def forward(lowering: Lowering, unit: Sum) -> None:
 
 def is_open(unit: Sum) -> bool:
     """Whether d = y, and y is the value: then it is the denominator itself, and a gate would be 1."""
+    if unit.activation is not None:
+        return False
     row = unit.row
     assert row is not None
     share, *more = row.shares
-    if more or row.stabilizer or unit.activation is not None or any(part.window is not None for part in unit.parts):
+    if more or row.stabilizer or any(part.window is not None for part in unit.parts):
         return False
     whole = unit.bias is None or not np.any(unit.bias) or share.bias == W
     return share.terms == (Term(X, W),) and share.select == "all" and share.coefficient == 1.0 and whole
@@ -145,7 +148,7 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
             fields["y_prev"] = previous[0]
             if dual:
                 fields["terms_prev"] = previous[1]
-        lowering.taps("NEURON", part, View(lowering.value(part.source)), fields, window=part.window)
+        lowering.taps("NEURON", part, View(lowering.values[part.source.index]), fields, window=part.window)
         if number < len(parts):
             previous = View(y), View(z if dual else y)
 
