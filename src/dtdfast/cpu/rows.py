@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -134,6 +134,12 @@ class _Form:
     others: tuple[str, ...]
     seen: Seen
     facts: Callable[[dict[str, Any]], Any]  # what it says in numbers and names
+    words: tuple[int, ...]  # those that say where its views and arrays lie
+
+
+def _places(keys: Iterable[str]) -> tuple[int, ...]:
+    """The words of a step that say where these views and arrays lie."""
+    return tuple(word for key in keys for word in _PLACES.get(key, ()))
 
 
 class _Forms(dict[tuple[str, ...], _Form]):
@@ -145,7 +151,8 @@ class _Forms(dict[tuple[str, ...], _Form]):
             tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
         )
         facts = itemgetter("op", *numbers, *names, *others)
-        self[keys] = form = _Form(views, arrays, numbers, names, others, VIEWS_AMONG[keys], facts)
+        words = _places((*views, *arrays))
+        self[keys] = form = _Form(views, arrays, numbers, names, others, VIEWS_AMONG[keys], facts, words)
         return form
 
 
@@ -154,11 +161,11 @@ _FORMS = _Forms()
 
 @dataclass(eq=False, slots=True)
 class _Like:
-    """A step in C of which others are copies, but for the words that say where something lies."""
+    """A step of which others are copies in C, but for the words that say where something lies."""
 
     number: int
+    first: int  # the number of that step
     real: int  # the type of its run
-    step: Any
     words: tuple[int, ...]
     late: tuple[str, ...]  # fields that say more than where
 
@@ -181,8 +188,9 @@ class Rows:
         self._views: dict[int, tuple[int, tuple[int, int]]] = {}  # layout and place of whole buffers, by their ids
         self._likes: dict[tuple[Any, ...], _Like] = {}
         self._kinds: dict[tuple[Any, ...], tuple[int, int, int, int]] = {}  # `_layout` of buffers
+        self._facts: dict[tuple[Any, ...], Any] = {}  # `_of_facts`
         self._layouts: dict[tuple[Any, ...], int] = {}
-        self._shapes: list[Any] = []  # of every layout, a dtd_view
+        self._shapes: list[Any] = [None]  # of every layout, from 1 on, a dtd_view
         self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
 
     def _add(self, step: Step) -> None:
@@ -209,25 +217,20 @@ class Rows:
                 continue
             key.append(True)
             values.append(self._constant(array))
-        like = self._likes.get(facts := tuple(key))
+        like = self._likes.get(found := tuple(key))
         if like is None:
-            like = self._likes[facts] = self._like(step, form, key[3:])
+            like = self._likes[found] = self._like(step, form, found[:2], key[3:])
         if like.late:
             self._late += [(len(self.alike), step, name) for name in like.late]
         self.alike.append(like.number)
 
-    def _like(self, step: Step, form: _Form, marks: list[Any]) -> _Like:
+    def _like(self, step: Step, form: _Form, facts: Any, marks: list[Any]) -> _Like:
         """What a step says but for places: numbers and names, layouts, and the taps of its phase."""
-        c, keys = ffi.new("dtd_step *", _PLAIN[0]), (*form.views, *form.arrays)
-        c.op, c.precision = _operation(step.op), self._precisions.get(step.op, lib.DTD_FLOAT32)
-        for key in form.numbers:
-            setattr(c, key, getattr(step, key))
-        for key in form.names:
-            setattr(c, key, NAMES[key][getattr(step, key)])
-        if form.others:
-            kind, c.act_alpha, c.act_beta = step.activation
-            c.activation, c.select = ACTIVATIONS[kind], c.select or SIGNS[step.sign]
-            c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
+        if (known := self._facts.get(facts)) is None:
+            known = self._facts[facts] = self._of_facts(step, form)
+        number = len(self.alike)
+        self._c_steps[number] = known
+        c = self._c_steps[number]
         for key, layout in zip(form.views, marks, strict=False):
             if layout is not None:
                 setattr(c, key, self._shapes[layout])
@@ -238,12 +241,32 @@ class Rows:
                 self._taps(c, step.phase, step.x)
         if step.op == "CLEAR_BORDER":
             c.border = [width for side in step.out.buffer.border for width in side]
-        late = tuple(key for key, mark in zip(keys, marks, strict=True) if mark is False)
-        words = [_PLACES[key] for key, mark in zip(keys, marks, strict=True) if mark is not None and mark is not False]
-        return _Like(len(self._likes), REALS[step.real], c, sum(words, ()), late)
+        words, keys = form.words, (*form.views, *form.arrays)
+        late: tuple[str, ...] = ()
+        if None in marks or False in marks:  # no layout has the number 0
+            late = tuple(key for key, mark in zip(keys, marks, strict=True) if mark is False)
+            words = _places([key for key, mark in zip(keys, marks, strict=True) if mark])
+        if step.op == "SLICED":
+            late = (*late, "inner")
+        return _Like(len(self._likes), number, REALS[step.real], words, late)
+
+    def _of_facts(self, step: Step, form: _Form) -> Any:
+        """A dtd_step with what a step says in numbers and names."""
+        c = ffi.new("dtd_step *", _PLAIN[0])
+        c.op, c.precision = _operation(step.op), self._precisions.get(step.op, lib.DTD_FLOAT32)
+        for key in form.numbers:
+            setattr(c, key, getattr(step, key))
+        for key in form.names:
+            setattr(c, key, NAMES[key][getattr(step, key)])
+        if form.others:
+            kind, c.act_alpha, c.act_beta = step.activation
+            c.activation, c.select = ACTIVATIONS[kind], c.select or SIGNS[step.sign]
+            c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
+        return c[0]
 
     def written(self, steps: list[Step]) -> Any:
         """All of them in C."""
+        c_steps = self._c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         for step in steps:
             try:
                 self._add(step)
@@ -251,24 +274,21 @@ class Rows:
                 raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
         likes = [*self._likes.values()]
         self.reals = [*map([like.real for like in likes].__getitem__, self.alike)]
-        c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         if steps:
             rows = np.frombuffer(ffi.buffer(c_steps), np.int64).reshape(-1, WORDS)
-            table = np.frombuffer(b"".join([ffi.buffer(like.step)[:] for like in likes]), np.int64)
             numbers, words = np.array(self.alike), np.full((len(likes), max(len(like.words) for like in likes)), -1)
-            np.take(table.reshape(-1, WORDS), numbers, axis=0, out=rows, mode="clip")
+            np.take(rows[[like.first for like in likes]], numbers, axis=0, out=rows, mode="clip")
             for like in likes:
                 words[like.number, : len(like.words)] = like.words
             own = words[numbers]
             places = own + np.arange(0, rows.size, WORDS)[:, None]
             rows.reshape(-1)[places[own >= 0]] = self._values
         for number, step, key in self._late:
-            self._array(c_steps[number], step, key, getattr(step, key))
-            self.alike[number] = -1 - number
-        for number, step in enumerate(steps):
             if isinstance(step, Sliced):
                 self._slice(c_steps + number, step)
-                self.alike[number] = -1 - number
+            else:
+                self._array(c_steps[number], step, key, getattr(step, key))
+            self.alike[number] = -1 - number
         return c_steps
 
     def _constant(self, array: NDArray[Any]) -> int:
@@ -328,7 +348,7 @@ class Rows:
         key = buffer.batch, root.dtype, shape, strides, per_sample, buffer.border
         layout = self._layouts.get(key)
         if layout is None:
-            layout = self._layouts[key] = len(self._layouts)
+            layout = self._layouts[key] = len(self._shapes)
             axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
             self._shapes.append(ffi.new("dtd_view *", (0, 0, *axes))[0])
         base = self._places[root.external or ("local" if isinstance(root, Local) else "arena")]
