@@ -80,7 +80,7 @@ def pack(weights: Weights, n_threads: int | None = None) -> Packed:
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]: one group of as many outputs as taps
         packed, finite = blocks(weight.reshape(1, len(weight), -1), 1, weights.taps, real, threads, lanes=1)
         packed = packed.reshape(len(weights.taps), len(weight))
-    elif weight.dtype != real:  # rows (n_out, n_in)
+    elif weight.itemsize != SIZES[real]:  # rows (n_out, n_in)
         packed, finite = blocks(weight, 1, (0,), real, threads, lanes=1)
         packed = packed.reshape(weight.shape[:2])
     else:  # the record's own array, unless a copy from a cache line on costs next to nothing

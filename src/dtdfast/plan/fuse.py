@@ -140,19 +140,20 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         x, m, out = step.x, step.m, step.out
         if x is None or m is None or not (x.whole and m.whole and out.whole) or not _own(x.buffer):
             continue
-        r = x.buffer
+        r, into, by = x.buffer, out.buffer, m.buffer
+        into, by = into if into.alias is None else into.root, by if by.alias is None else by.root
         *before, last = touched[id(r)]
         sums = [] if book is None else [i for i in before if steps[i].op in SUMMING]
         writers = [i for i in before if i not in sums] if sums else before
-        if last != number or not writers or r is out.buffer.root:
+        if last != number or not writers or r is into:
             continue
         if False in [_takes_product(steps[w], r) for w in writers]:
             continue
-        of_out, of_m = touched[id(out.buffer.root)], touched[id(m.buffer.root)]
+        of_out, of_m = touched[id(into)], touched[id(by)]
         if of_out[0] < number and not set(writers).issuperset(_between(of_out, writers[0], number)):
             continue
         users = _between(of_m, writers[0], number) if of_m[0] < number else ()
-        if users and any(steps[i].out.buffer.root is m.buffer.root for i in users):
+        if users and any(steps[i].out.buffer.root is by for i in users):
             continue  # m is not there yet
         for group in _groups(steps, writers) if sums else ():
             assert book is not None

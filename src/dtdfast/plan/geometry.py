@@ -13,7 +13,7 @@ from .entries import Entry
 from .fold import Folding
 from .parts import Part
 from .shapes import Shape, pairs, spatial
-from .taps import Taps, Triple
+from .taps import Taps, Triple, pointwise
 from .tensors import Floats, Tensor
 
 
@@ -59,8 +59,7 @@ def _per_input(values: NDArray[np.float64], weight: Floats) -> NDArray[np.float6
 def linear_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
     weight, bias, variant = _affine_weight(record.weight, record.bias, entry.position, folding)
     n_out, n_in = weight.shape
-    space = source.space
-    taps = Taps(False, n_in, n_out, 1, space, space)
+    taps = pointwise(n_in, n_out, source.space)
     weight, linear = weight.reshape(n_out, n_in, 1, 1, 1), len(source.shape) == 1
     return Part(entry.position, source, taps, weight, linear=linear, variant=variant), bias
 

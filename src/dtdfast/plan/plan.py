@@ -74,10 +74,11 @@ class Plan:
         """Ranges of steps, counted from `first`, of at most SEGMENT_MACS each."""
         result, begin, macs = [], 0, 0
         for number, step in enumerate(steps):
-            if macs and macs + step.macs > SEGMENT_MACS:
+            more = step.macs
+            if macs and macs + more > SEGMENT_MACS:
                 result.append((first + begin, first + number))
                 begin, macs = number, 0
-            macs += step.macs
+            macs += more
         return [*result, (first + begin, first + len(steps))]
 
     def largest(self) -> str:

@@ -79,9 +79,16 @@ class Taps(NamedTuple):
         return size[0] * size[1] * size[2] * self.n_taps * (self.c_in // self.groups) * self.c_out
 
 
+@lru_cache(1024)
 def identity(channels: int, size: Triple) -> Taps:
     """One tap of weight 1: an operand of an add."""
     return Taps(False, channels, channels, channels, size, size)
+
+
+@lru_cache(1024)
+def pointwise(c_in: int, c_out: int, size: Triple) -> Taps:
+    """One tap that sums over all channels."""
+    return Taps(False, c_in, c_out, 1, size, size)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..show import OneLine
 from ..vocabulary import WEIGHT_MAPS
 from .parts import Part, Sum
 from .steps import WEIGHT_GRADIENT, Buffer, Step, View
-from .taps import Taps, identity, phases
+from .taps import Taps, phases, pointwise
 from .tensors import Region
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Weighing:
         if key not in self._ones:
             self._ones[key] = one = lowering.buffer("one", (1,) * key[1], "1", plain=True)
             lowering.emit(Step("MOVE", unit, View(one), bound=lowering.constant([1.0])))
-        taps = identity(1, unit.out.space)._replace(c_out=unit.out.channels)
+        taps = pointwise(1, unit.out.channels, unit.out.space)
         x = View(self._ones[key], expand=(1, *unit.out.shape[1:]))
         self._emit(lowering, Product(unit, None, maps, (), 0, (0, 0, 0)), taps, x, s)
 

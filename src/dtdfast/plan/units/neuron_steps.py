@@ -345,7 +345,8 @@ def shared(lowering: Lowering, unit: Sum, r: Buffer, factor: Buffer, kind: str) 
         return r
     s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=r if unit.parts[0].held else None)
     if kind == "gate":
-        lowering.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), multiplier="times", repeat=lowering.t))
+        fields = {"op": "MULTIPLY", "unit": unit, "out": View(s), "x": View(r), "m": View(factor)}
+        lowering.steps.append(Step.of(fields | {"multiplier": "times", "repeat": lowering.t}))
     else:
         sign = "none" if kind == "denominator" else kind
         lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), sign=sign, repeat=lowering.t))
