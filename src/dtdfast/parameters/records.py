@@ -33,7 +33,7 @@ def left_out(layers: list[L.Layer], program: Program, found: set[int]) -> dict[i
     for position, record in enumerate(layers):
         if position in found or not isinstance(record, (*WEIGHTED, *OTHERS)):
             continue
-        takers = program.network.folding.taken.get(position)
+        takers = program.network.taken.get(position)
         if takers:
             reasons[position] = f"folded into {', '.join(map(str, takers))}"
         elif type(record) in OTHERS:

@@ -14,7 +14,7 @@ from ..rules import Slope
 from .builder import Builder
 from .domain import Domain
 from .entries import Entry
-from .fold import Folding, fold
+from .fold import fold
 from .narrow import Narrowed, Place
 from .rows import assign_rows
 from .shapes import Shape
@@ -31,7 +31,7 @@ class Network:
     tensors: list[Tensor]
     input: Tensor
     output: Tensor
-    folding: Folding
+    taken: dict[int, tuple[int, ...]]  # position of a folded entry → the entries that took it
     at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ def build(
     for unit in units:
         unit.out.nonnegative = unit.sign()
     assign_rows(builder, units, domain)
-    return Network(units, builder.tensors, builder.input, builder.at[last], folding, builder.at)
+    return Network(units, builder.tensors, builder.input, builder.at[last], folding.taken, builder.at)
 
 
 def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:

@@ -135,7 +135,7 @@ def describe(plan: Plan) -> str:
         )
     if program.pruned:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
-    for position, takers in sorted(network.folding.taken.items()):
+    for position, takers in sorted(network.taken.items()):
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
     if plan.local:
         lines.append(f"{plan.local:,} bytes of memory for each thread beside the arena, for slices of fused steps")
