@@ -99,7 +99,7 @@ class Lowering:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
-        return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
+        return Buffer(name, tensor_shape, batch, dtype or self.real, plain or len(tensor_shape) < 2)
 
     @property
     def numbers(self) -> str:
