@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Fail when git tracks an archive, a built file or one over 1 MB, or when the source distribution is over 1 MB, or is
-not what git tracks of src/, csrc/ and the top folder.
+not what git tracks of the top folder and, but for README.md, of src/ and csrc/.
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """
@@ -37,7 +37,8 @@ wrong += [
     if Path(p).is_file() and (size := Path(p).stat().st_size) > LARGEST
 ]
 held, size = distributed()
-wanted = {p for p in tracked if p.startswith(("src/", "csrc/")) or not (p.startswith(".") or "/" in p)} | {MADE}
+wanted = {p for p in tracked if p.startswith(("src/", "csrc/")) and not p.endswith("/README.md")} | {MADE}
+wanted |= {p for p in tracked if not (p.startswith(".") or "/" in p)}
 wrong += [f"{p}: in the source distribution, but not tracked" for p in sorted(held - wanted)]
 wrong += [f"{p}: not in the source distribution" for p in sorted(wanted - held)]
 wrong += [f"source distribution: {size} bytes, at most {LARGEST}"] * (size > LARGEST)
