@@ -57,6 +57,7 @@ POOLS = [
     ((1, 3, 5, 6), {"kernel": 2, "stride": 2, "padding": ((1, 0), (0, 1))}),
     ((1, 2, 7, 7), {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
     ((2, 3, 2, 1), {"kernel": 2, "stride": 3, "padding": ((1, 0), (1, 1))}),  # some taps meet padding alone
+    ((2, 2, 2, 7), {"kernel": 3, "stride": 2, "ceil_mode": True}),  # a window is longer than its axis
     ((1, 1, 33, 31), {"kernel": 5, "stride": 4}),
     ((1, 2, 3, 5, 4), {"kernel": 2}),
     ((1, 2, 5, 5, 5), {"kernel": 3, "stride": 2, "padding": 1}),

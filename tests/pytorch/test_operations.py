@@ -133,6 +133,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), "MaxPool"),
     "max_pool2d, padded before": (
         lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-torch.inf), 3, 2, (1, 0)), "MaxPool"),
+    "max_pool2d, a window beyond": (lambda x: F.max_pool2d(x, (9, 7), 3, ceil_mode=True), "MaxPool"),
     "max_pool2d with indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "MaxPool"),
     "max_pool1d": (lambda x: F.max_pool1d(lines(x), 3, 1, 1, 2), "Reshape MaxPool"),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), "AvgPool"),

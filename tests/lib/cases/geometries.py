@@ -257,6 +257,7 @@ GEOMETRIES = [
         ("avg2d-ceil-padding", (1, 2, 7, 16), avg_pool(3, stride=2, padding=1, ceil_mode=True)),
         ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True,
         count_include_pad=False)),
+        ("avg2d-ceil-beyond", (1, 2, 2, 5), avg_pool(3, stride=2, ceil_mode=True)),
         ("avg2d-oblong", (2, 1, 7, 5), avg_pool((2, 3), stride=(3, 1))),
         ("avg2d-asymmetric", (1, 3, 5, 6), avg_pool(2, padding=((1, 0), (0, 1)))),
         ("avg3d", (1, 2, 3, 4, 5), avg_pool(2, stride=1)),

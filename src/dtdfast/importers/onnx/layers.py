@@ -221,7 +221,7 @@ def _means(
     """
     before, after = pads
     span = size + before + after - dilation * (kernel - 1) - 1
-    if span < 0 or max(kernel, span // stride) > MOST:
+    if span <= (-stride if ceil_mode else -1) or max(kernel, span // stride) > MOST:
         raise Refused(
             f"its window spans {dilation * (kernel - 1) + 1} elements, its padded input has {size + before + after}"
         )

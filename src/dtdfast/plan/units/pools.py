@@ -51,7 +51,7 @@ def pool_shape(record: L.MaxPool | L.AvgPool | L.SumPool, shape: Shape) -> Shape
                 f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach})"
             )
         span = shape[1 + a] + before + after - reach
-        if span < 0:
+        if span < 0 and not (record.ceil_mode and -span < stride[a]):
             raise ShapeError(
                 f"its window spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}"
             )
