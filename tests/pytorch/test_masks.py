@@ -241,6 +241,29 @@ def test_padding_that_is_true_where_ignored(name):
         assert r[~padded].any(dim=-1).all()
 
 
+class Chosen(nn.Module):
+    """By the mask one of two computed tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept, self.ignored = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x, padding):
+        return torch.where(padding[..., None], self.ignored(x), self.kept(x))
+
+
+def test_one_of_two_computed_tensors():
+    torch.manual_seed(2)
+    module, x = Chosen().eval(), torch.randn(3, 5, 8, requires_grad=True)
+    layers = dtd.from_torch(module, x, padding=PADDED)
+    for padded in (PADDED, PADDED.flip(0)):
+        y = module(x, padded)
+        torch.testing.assert_close(dtd.predict(layers, x, padding=padded), y.detach(), rtol=0, atol=1e-5)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        r = dtd.explain(layers, x, y.detach(), rules="cp-lrp", padding=padded)
+        torch.testing.assert_close(r, (x * gradient).detach(), rtol=0, atol=1e-4)
+
+
 class Built(nn.Module):
     """A sum of a learned table of 0 and −∞ with the mask's: no scores between them."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import layers as L
 from .. import masks
-from ..algebra import of_sample
+from ..algebra import of_sample, total
 from ..masks import added, both, filled, turned_round
 from ..records import Refused, Value
 from .call import Array, Call, Records
@@ -72,6 +72,9 @@ def truth(records: Records, call: Call) -> Value | None:
     if call.name == "masked_fill" and is_mask(call.mask):
         return _filled(records, call.mask, records.array(call.value, "value"), x, where=1)
     if call.name == "where" and is_mask(call.condition):
+        if isinstance(x, Value) and isinstance(call.other, Value):
+            parts = ((x, 0), (call.other, 1))  # each 0 where the other is taken
+            return total(records.add, *(_filled(records, call.condition, np.zeros(1), v, where=i) for v, i in parts))
         if isinstance(x, Value):
             return _filled(records, call.condition, _number(records, call.other), x, where=0)
         return _filled(records, call.condition, _number(records, x), call.other, where=1)
