@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -25,7 +24,6 @@ from ..plan.steps import (
     VIEWS_AMONG,
     Buffer,
     Reals,
-    Seen,
     Step,
     View,
     bound_strides,
@@ -92,17 +90,11 @@ if KNOWN != STEP_FIELDS:  # steps that differ in a field that is not listed woul
     raise ImportError(f"fields of a step that are not encoded, or not there: {', '.join(KNOWN ^ STEP_FIELDS)}")
 
 WORD = 8
-"""Bytes of a place, or of an offset."""
+"""Bytes of a place, or of an offset behind it."""
 WORDS = ffi.sizeof("dtd_step") // WORD
 
-
-def _words(*keys: str) -> tuple[int, ...]:
-    """The number of a field of dtd_step in words."""
-    return (int(ffi.offsetof("dtd_step", *keys)) // WORD,)
-
-
-_PLACES = {key: _words(key, "base") + _words(key, "offset") for key in VIEWS}
-_PLACES |= {key: _words(ref, "base") for key, ref in _REFS.items()}
+_PLACES: dict[str, tuple[int, ...]] = {key: (at := ffi.offsetof("dtd_step", key) // WORD, at + 1) for key in VIEWS}
+_PLACES |= {key: (ffi.offsetof("dtd_step", ref) // WORD,) for key, ref in _REFS.items()}
 """The words of a step that say where something lies."""
 
 
@@ -123,21 +115,20 @@ def _plain() -> Any:
 _PLAIN = _plain()
 
 
-@dataclass(eq=False, slots=True)
 class _Form:
     """Which fields of a step are what, for all steps that have the same ones."""
 
-    views: tuple[str, ...]
-    arrays: tuple[str, ...]
-    numbers: tuple[str, ...]
-    names: tuple[str, ...]
-    others: tuple[str, ...]
-    seen: Seen
-    facts: Callable[[dict[str, Any]], Any]  # what it says in numbers and names
-    words: tuple[int, ...]  # those that say where its views and arrays lie
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.views = [key for key in VIEWS if key in keys]
+        self.arrays, self.numbers, self.names, self.others = (
+            [key for key in keys if key in some] for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
+        )
+        self.seen = VIEWS_AMONG[keys]
+        self.facts = itemgetter("op", *self.numbers, *self.names, *self.others)
+        self.words = _places(self.views + self.arrays)
 
 
-def _places(keys: Iterable[str]) -> tuple[int, ...]:
+def _places(keys: list[str]) -> tuple[int, ...]:
     """The words of a step that say where these views and arrays lie."""
     return tuple(word for key in keys for word in _PLACES.get(key, ()))
 
@@ -146,13 +137,7 @@ class _Forms(dict[tuple[str, ...], _Form]):
     """By the fields that a step has."""
 
     def __missing__(self, keys: tuple[str, ...]) -> _Form:
-        views = tuple(key for key in VIEWS if key in keys)
-        arrays, numbers, names, others = (
-            tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES, _OTHERS)
-        )
-        facts = itemgetter("op", *numbers, *names, *others)
-        words = _places((*views, *arrays))
-        self[keys] = form = _Form(views, arrays, numbers, names, others, VIEWS_AMONG[keys], facts, words)
+        self[keys] = form = _Form(keys)
         return form
 
 
@@ -241,7 +226,7 @@ class Rows:
                 self._taps(c, step.phase, step.x)
         if step.op == "CLEAR_BORDER":
             c.border = [width for side in step.out.buffer.border for width in side]
-        words, keys = form.words, (*form.views, *form.arrays)
+        words, keys = form.words, form.views + form.arrays
         late: tuple[str, ...] = ()
         if None in marks or False in marks:  # no layout has the number 0
             late = tuple(key for key, mark in zip(keys, marks, strict=True) if mark is False)

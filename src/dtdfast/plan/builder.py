@@ -12,7 +12,6 @@ from .entries import Entry
 from .fold import Folding
 from .parts import Sum
 from .shapes import MAX_TABLE, Shape
-from .taps import Taps
 from .tensors import Node, Tensor
 
 Axes = tuple[int, ...]  # of one sample
@@ -35,7 +34,6 @@ class Builder:
     maker : tensor → the unit that writes it
     at : the caller's position → the tensor that stands for its output
     rule : neuron's entry → (rule, whether it was given for this very entry)
-    fitting : geometries whose tables are not too large, by their ids
     turned : tensor → the neuron that made it along another axis
     known : entries that are computed from constants and Givens alone, and not from the input
     """
@@ -50,7 +48,6 @@ class Builder:
         self.at: dict[int, Tensor] = {L.INPUT: self.input}
         self.rule: dict[int, tuple[Rule, bool]] = {}
         self.turned: dict[int, Turn] = {}
-        self.fitting: dict[int, Taps] = {}
         self.known: set[int] = set()
         for position, entry in entries.items():
             if self.known.issuperset(entry.sources):
@@ -72,9 +69,6 @@ class Builder:
     def put(self, unit: Node) -> Tensor:
         """The unit comes next; returns its output."""
         for taps in unit.tables:
-            if id(taps) in self.fitting:
-                continue
-            self.fitting[id(taps)] = taps
             if taps.at_most > MAX_TABLE and taps.table > MAX_TABLE:
                 raise ShapeError(
                     f"{self.entries[unit.position]}: its windows of {taps.kernel} elements with stride {taps.stride} "
