@@ -75,7 +75,8 @@ _CONSTANTS = {"norm_weight": "other", "norm_bias": "shift", "selector": "other"}
 """Views of dtd_step that are constants of one sample's shape."""
 _BIASES = {"bias": "shift", "bias_d": "other"}
 """Vectors, or such views."""
-_REFS = {"weights": "weight", "vector": "weight", **{key: key for key in _BIASES}}
+_VECTORS = {"weights": "weight", "vector": "weight"}
+_REFS = _VECTORS | {key: key for key in _BIASES}
 """Arrays that have a place alone where they are vectors."""
 _ARRAYS = {*_REFS, *_CONSTANTS, "window", "bound", "table"}
 _NUMBERS = {
@@ -191,17 +192,13 @@ class Rows:
                 values += place
         for name in form.arrays:
             array = own[name]
-            if name == "weights":
-                if (known := self._known.get(id(array))) is None:
-                    known = self._known[id(array)] = self._constant(self._store.get(array))
-                key.append(True)
-                values.append(known)
-                continue
-            if array is None or not (name == "vector" or (name in _BIASES and array.ndim == 1)):
+            if array is None or not (name in _VECTORS or (name in _BIASES and array.ndim == 1)):
                 key.append(None if array is None else False)
                 continue
+            if (lies := self._known.get(id(array))) is None:
+                lies = self._known[id(array)] = self._constant(self._store.get(array) if name == "weights" else array)
             key.append(True)
-            values.append(self._constant(array))
+            values.append(lies)
         like = self._likes.get(found := tuple(key))
         if like is None:
             like = self._likes[found] = self._like(step, form, found[:2], key[3:])

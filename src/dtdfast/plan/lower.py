@@ -107,8 +107,15 @@ def relevance(lowering: Lowering, program: Program) -> list[Step]:
             widen(lowering, program)
         if unit.out is leaves or not unit.in_relevance or unit.out.index not in lowering.relevances:
             continue
-        lowering.unit = unit
-        hand_on(lowering, unit, lowering.relevances[unit.out.index])
+        lowering.unit, r = unit, lowering.relevances[unit.out.index]
+        if lowering.book is None:
+            unit.relevance(lowering, r)
+            if lowering.weighing is not None:
+                unit.weigh(lowering, r)
+        else:  # between the steps that sum for a ledger
+            line = lowering.book.open(unit, r)
+            unit.relevance(lowering, r)
+            lowering.book.close(line, r)
     lowering.unit = None
     if lowering.book is not None:
         for unit in network.units:  # constants take no steps
@@ -116,18 +123,6 @@ def relevance(lowering: Lowering, program: Program) -> list[Step]:
                 lowering.book.open(unit, lowering.relevances[unit.out.index])
     finish(lowering, program)
     return lowering.taken()
-
-
-def hand_on(lowering: Lowering, unit: Unit, r: Buffer) -> None:
-    """The steps of one unit, between those that sum for a ledger."""
-    if lowering.book is None:
-        unit.relevance(lowering, r)
-        if lowering.weighing is not None:
-            unit.weigh(lowering, r)
-        return
-    line = lowering.book.open(unit, r)
-    unit.relevance(lowering, r)
-    lowering.book.close(line, r)
 
 
 def widen(lowering: Lowering, program: Program) -> None:
