@@ -160,7 +160,7 @@ def test_no_such_number_or_samples(rng: Generator) -> None:
         with pytest.raises(dtd.InputError, match="k is"):
             concepts.top_samples(layers, x, position=1, k=k)
     for samples in (x[:0], np.ma.array(x, mask=x > 0), None):
-        with pytest.raises(dtd.DtdError, match=r"x has shape|x is a masked array"):
+        with pytest.raises(dtd.DtdError, match=r"x has shape|x is None, expected|x is a masked array"):
             concepts.top_samples(layers, samples, position=1)
     with pytest.raises(dtd.InputError, match="return_outputs= is for `explain`"):
         concepts.channel_relevance(layers, x, position=1, return_outputs=True)

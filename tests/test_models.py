@@ -93,7 +93,7 @@ def test_columns_in_another_order(rng: Generator) -> None:
 @pytest.mark.parametrize("x", [None, 3.0, "abc", [[1.0], [2.0, 3.0]], np.ones((1, 2), object), np.ones(2)])
 def test_x_that_is_no_batch(tmp_path: Path, x: object) -> None:
     line(tmp_path / "model.onnx", 2)
-    with pytest.raises(dtd.InputError, match=r"x has shape|x is text|x cannot be read"):
+    with pytest.raises(dtd.InputError, match=r"x has shape|x is text|x is None, expected|x cannot be read"):
         dtd.predict(tmp_path / "model.onnx", x)
 
 

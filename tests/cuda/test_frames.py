@@ -68,7 +68,7 @@ def test_frames(names: list[str]) -> None:
 
 @pytest.mark.parametrize(("n", "most"), [(1, 2), (64, 4)])
 def test_launches_of_resnet50(n: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """34 borders; one image had 192 launches."""
+    """34 borders; one image had 192 launches, without those that add segments of sums."""
     net = gpu_jobs.network("ResNet-50")
     with on_paper() as device:
         graphs: list[list[Launch]] = []
@@ -82,7 +82,7 @@ def test_launches_of_resnet50(n: int, most: int, monkeypatch: pytest.MonkeyPatch
     print(f"ResNet-50, {n} images: {len(names)} launches, {names.count('clear_border')} of them for {borders} borders")
     assert borders == 34
     assert names.count("clear_border") <= most
-    assert len(names) <= 158 + most
+    assert len(names) - names.count("dtd_add_segments") <= 159 + most
 
 
 def test_machine_code() -> None:

@@ -116,7 +116,7 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
         ragged = "its rows have different lengths; pad them to one" if "inhomogeneous" in str(found) else found
         raise error(f"{name} cannot be read as an array: {ragged}") from None
     if array.dtype.kind == "O" and not array.ndim:
-        raise error(f"{name} is a {type(x).__name__}, expected an array")
+        raise error(f"{name} is {'None' if x is None else f'a {type(x).__name__}'}, expected an array")
     if array.dtype.kind in "US":
         words = " (of words: the numbers that the model's tokenizer gives them)" if name == "x" else ""
         raise error(f"{name} is text, expected integers or floats{words}")
