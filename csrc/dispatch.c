@@ -128,8 +128,9 @@ int dtd_isa_bfloat16(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS
 
 int dtd_isa_usable(int isa)
 {
-    /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
-    static int known[sizeof ISAS / sizeof *ISAS];
+    /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks. Threads that ask at once find the
+     * same. */
+    static _Atomic int known[sizeof ISAS / sizeof *ISAS];
     if (isa < 0 || isa >= dtd_isa_count())
         return 0;
     if (!known[isa])
