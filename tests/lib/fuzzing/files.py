@@ -208,9 +208,9 @@ def _folder(name: str) -> bytes:
 
 def zarr_array(data: bytes) -> None:
     """The samples that Zarr reads."""
+    Path("x.zarr").mkdir()
     for name, content in unbundled(data).items():
         _with_content(Path("x.zarr", name), content)
-    Path("x.zarr").mkdir(exist_ok=True)
     first = samples("x.zarr")
     if first is not None:
         np.testing.assert_array_equal(first, zarr.open_array("x.zarr", mode="r")[:1])
