@@ -7,6 +7,7 @@ Tolerances are those of test_dense.py; the product and the product by m are roun
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.cuda.kernels.formulas import WEIGHT_MAPS
-from dtdfast.cuda.run import phases, tiles
-from dtdfast.cuda.run.phases import joined
+from dtdfast.cuda.kernels.warp_product import ROW_BYTES
+from dtdfast.cuda.run import tiles
 from dtdfast.oracle.maths import scatter
+from dtdfast.plan import columns
 from dtdfast.plan.steps import View
 from dtdfast.vocabulary import W_ONE
 from layers import World, geometry
@@ -24,6 +26,7 @@ from support import LONG
 from test_dense import UNITS, U, bound, kept, n_terms, near, with_rounding
 
 GIVEN = ["tf32x3", "tf32", "bf16"]
+joined = partial(columns.joined, row_bytes=ROW_BYTES)
 
 
 def layer(rng: np.random.Generator, *, channels: int = 3, outputs: int = 64, **options: Any) -> Any:
@@ -170,7 +173,7 @@ def test_network(domain: Any, explainer: Any, rng: np.random.Generator, monkeypa
     exact = dtd.explain(layers, x, targets, domain=domain, backend="oracle")
     found = made.explain(x, targets)
     assert np.abs(found - exact).sum() <= TERMS * np.abs(exact).sum()
-    monkeypatch.setattr(phases, "PHASES", 5)  # never
+    monkeypatch.setattr(columns, "PHASES", 5)  # never
     assert "columns" not in str(explainer(layers, domain=domain).plan_for(x.shape))
 
 

@@ -147,7 +147,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         writers = [i for i in before if i not in sums] if sums else before
         if last != number or not writers or r is into:
             continue
-        if False in [_takes_product(steps[w], r) for w in writers]:
+        if not all(_takes_product(steps[w], r) for w in writers):
             continue
         of_out, of_m = touched[id(into)], touched[id(by)]
         if of_out[0] < number and not set(writers).issuperset(_between(of_out, writers[0], number)):

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from .again import Values, make_again
 from .attention import fuse_attention
+from .columns import joined
 from .frames import together
 from .fuse import fuse_pairs, fuse_products, join_channels
 from .lowering import Lowering
@@ -168,6 +169,7 @@ def lower(
     local: bool = True,
     pairs: bool = False,
     early: bool = False,
+    columns: int = 0,
     most: int | None = None,
     threads: int = 0,
 ) -> Plan:
@@ -182,6 +184,8 @@ def lower(
     local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
     pairs : the device takes the terms of x⁺ and of x⁻ in the step of y
     early : borders are cleared together, as early as an arena that is hardly larger allows; not with `most`
+    columns : the phases of an image's relevance are columns of one product, where they fill rows of so many bytes;
+        0: never
     most : bytes of memory, with that of so many `threads`; where a plan would take more, values are made again on the
         way back instead of being kept
     """
@@ -221,6 +225,7 @@ def lower(
         for step in (part for whole in (*steps, *downward) for part in whole.parts()):
             if step.macs:
                 step.macs *= counts[step.domain.buffer.batch]
+    downward = joined(downward, columns) if columns else downward
     return Plan(
         program,
         n,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from .. import layers as L
 from ..errors import LayerError, RuleError, at
 from .network import Network
 from .tensors import Node, Tensor
 from .units import Neuron
+
+WANTED = attrgetter("wanted")
 
 
 def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradient: bool) -> None:
@@ -37,7 +41,7 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     for tensor in network.tensors:
         tensor.wanted = tensor.wanted and tensor.index in below
     for unit, sources in zip(network.units, carriers, strict=True):
-        unit.in_relevance = unit.out.wanted and True in [source.wanted for source in sources]
+        unit.in_relevance = unit.out.wanted and any(map(WANTED, sources))
     if not leaves.wanted or not network.output.wanted:
         where = "the network's input" if stop is None else at(stop, layers[stop])
         raise LayerError(f"no relevance reaches {where}: nothing that is explained is computed from it")

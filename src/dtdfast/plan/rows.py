@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from .tensors import Box, Tensor
 from .units import Copy, Move, Neuron, Reshaping, Unit, Words
 
 BY_SIGN = ZPlusBySign()
+OF_INPUT = attrgetter("source.is_input")
 
 
 class Boxes(NamedTuple):
@@ -68,7 +70,7 @@ def rule_of(builder: Builder, unit: Neuron, domain: Domain) -> Rule:
     """The rule of a neuron where it is; the same object for all neurons that share it."""
     rule, explicit = builder.rule[unit.parts[0].position]
     first = builder.book.preset.first
-    if not explicit and first is not None and True in [p.source.is_input for p in unit.parts]:
+    if not explicit and first is not None and any(map(OF_INPUT, unit.parts)):
         rule = first if isinstance(first, Rule) else domain.rule
         if isinstance(rule, ZPlus) and builder.book.by_sign:
             rule = BY_SIGN

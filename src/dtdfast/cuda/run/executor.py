@@ -20,10 +20,10 @@ from ...plan.profile import Profile, Timing
 from ...plan.program import EXPLAIN, Program, refuse_cancelling
 from ...plan.weights import ProductSums
 from ...session import Beside
+from ..kernels.warp_product import ROW_BYTES
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
-from .phases import joined
 from .prepared import Prepared
 from .session import CudaSession
 
@@ -125,8 +125,8 @@ class CudaExecutor:
         key = _Key(n, t, ledger, t < n_targets, weights)
         if key not in self._prepared:
             options: dict[str, Any] = {"chunked": key.chunked, "reals": self._place.reals, "most": self._room}
-            plan = lower(self.program, n, t, ledger=ledger, weights=weights, local=False, early=True, **options)
-            plan = replace(plan, relevance=joined(plan.relevance))
+            options |= {"local": False, "early": True, "columns": ROW_BYTES}
+            plan = lower(self.program, n, t, ledger=ledger, weights=weights, **options)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BackendError
+from ...plan.columns import SCRATCH, scratch_bytes
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step, View, Weights
 from ..kernels import checks, elementwise, start
-from . import phases
 from .device import Device
 from .launch import Launch
 from .memory import Memory, aligned
@@ -77,7 +77,7 @@ class Prepared:
             "result": 4 * n * t * leaves, "numbers": 8 * n * t, "partial values": 4 * n * start.PARTIALS,
             "partial numbers": 8 * n * start.PARTIALS,
             "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t),
-            phases.SCRATCH: max(self._contractions.scratch_bytes(plan), phases.scratch_bytes(plan)),
+            SCRATCH: max(self._contractions.scratch_bytes(plan), scratch_bytes(plan)),
         }  # fmt: skip
         if plan.book is not None:
             sizes["ledger"] = plan.book.buffer.nbytes(n, t)
@@ -156,7 +156,7 @@ class Prepared:
         device = self._memory.device
         made: list[Launch] = self._contractions.launches(
             step, self.plan, self.address_of, self._precision, device.multiprocessors, device.shared_bytes,
-            self.at(phases.SCRATCH),
+            self.at(SCRATCH),
         )  # fmt: skip
         return made
 

@@ -16,11 +16,10 @@ from math import prod
 
 import numpy as np
 
-from ...plan.plan import Plan
-from ...plan.steps import SIZES, Buffer, Step, View
-from ...plan.tensors import Region
-from ...vocabulary import W_ONE
-from ..kernels.warp_product import ROW_BYTES
+from ..vocabulary import W_ONE
+from .plan import Plan
+from .steps import SIZES, Buffer, Step, View
+from .tensors import Region
 
 SCRATCH = "sums"
 """The name of scratch memory, as of a caller's array."""
@@ -30,12 +29,17 @@ CHANNELS = (3, 4)  # of an image
 OWN = frozenset(("out", "m", "phase", "weights", "macs"))  # what phases of one product do not share
 
 
-def joined(steps: Sequence[Step]) -> list[Step]:
-    """The steps of a plan, with such phases put together."""
+def joined(steps: Sequence[Step], row_bytes: int) -> list[Step]:
+    """The steps of a plan, with such phases put together.
+
+    Parameters
+    ----------
+    row_bytes : of a row of x in the device's tiles; channels that fill no whole rows stay as they are
+    """
     result: list[Step] = []
     k = 0
     while k < len(steps):
-        together = _together(steps[k : k + PHASES])
+        together = _together(steps[k : k + PHASES], row_bytes)
         result += together or [steps[k]]
         k += PHASES if together else 1
     return result
@@ -47,7 +51,7 @@ def scratch_bytes(plan: Plan) -> int:
     return max((buffer.nbytes(plan.n, plan.t) for buffer in buffers), default=0)
 
 
-def _together(steps: Sequence[Step]) -> list[Step]:
+def _together(steps: Sequence[Step], row_bytes: int) -> list[Step]:
     """Steps in the place of these; none where they are not the phases of such a product."""
     first = steps[0]
     if first.op != "TAPS_DENSE" or len(steps) < PHASES or first.groups > 1 or first.window is not None:
@@ -71,7 +75,7 @@ def _together(steps: Sequence[Step]) -> list[Step]:
         not weights.scatter
         or first.weight_map == W_ONE  # of a tap that is not there, too
         or c_in not in CHANNELS
-        or c_out * SIZES[x.buffer.root.dtype] % ROW_BYTES
+        or c_out * SIZES[x.buffer.root.dtype] % row_bytes
         or prod(most.step) != PHASES
         or len({phase.start for phase in phases}) < PHASES
         or any(phase.count != most.count or phase.x_step != most.x_step for phase in phases)
