@@ -5,7 +5,6 @@ of the module with attention weights, norms and gates held.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
+from calls import Calls, Function
 from held import check_held
 
-Function = Callable[[Tensor], Tensor]
 T, D = 5, 8  # tokens and features in the middle
 
 
@@ -280,15 +279,6 @@ def test_moves_of_more_axes_than_records_have() -> None:
         np.testing.assert_allclose(
             dtd.predict(layers, x.numpy(), backend="oracle"), module(x).detach().numpy(), rtol=0, atol=1e-12
         )
-
-
-class Calls(nn.Module):
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def test_batches_of_any_size() -> None:

@@ -5,26 +5,14 @@ of another size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
-
-Function = Callable[[Tensor], Tensor]
-
-
-class Calls(nn.Module):
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from calls import Calls, Function
 
 
 def imported(function: Function) -> list[dtd.Layer]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
+from calls import Calls, Function
 from dtdfast.activations import ACTIVATIONS
 from dtdfast.importers.records import Value
 from dtdfast.importers.torch import reader as importer
@@ -26,17 +26,6 @@ from support import kinds
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Using padding='same'"
 )
-
-Function = Callable[[Tensor], Tensor]
-
-
-class Calls(nn.Module):
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def images() -> Tensor:

@@ -22,6 +22,7 @@ from .launch import Launch
 MOST_ITEMS = 2**31 - THREADS  # per launch: items are 32-bit numbers, and so are the strides of all axes but the first
 AXES = 6
 N, C, D, H, W, EXTRA = range(AXES)
+SPACE = (D, H, W)
 
 
 @dataclass(frozen=True)
