@@ -94,9 +94,9 @@ WORD = 8
 """Bytes of a place, or of an offset behind it."""
 WORDS = ffi.sizeof("dtd_step") // WORD
 
-_PLACES: dict[str, tuple[int, ...]] = {key: (at := ffi.offsetof("dtd_step", key) // WORD, at + 1) for key in VIEWS}
-_PLACES |= {key: (ffi.offsetof("dtd_step", ref) // WORD,) for key, ref in _REFS.items()}
-"""The words of a step that say where something lies."""
+_WORDS_OF: dict[str, tuple[int, ...]] = {key: (at := ffi.offsetof("dtd_step", key) // WORD, at + 1) for key in VIEWS}
+_WORDS_OF |= {key: (ffi.offsetof("dtd_step", ref) // WORD,) for key, ref in _REFS.items()}
+"""The words of a step that say where a view or an array lies."""
 
 
 def _plain() -> Any:
@@ -126,12 +126,12 @@ class _Form:
         )
         self.seen = VIEWS_AMONG[keys]
         self.facts = itemgetter("op", *self.numbers, *self.names, *self.others)
-        self.words = _places(self.views + self.arrays)
+        self.words = _words_of(self.views + self.arrays)
 
 
-def _places(keys: list[str]) -> tuple[int, ...]:
-    """The words of a step that say where these views and arrays lie."""
-    return tuple(word for key in keys for word in _PLACES.get(key, ()))
+def _words_of(keys: list[str]) -> tuple[int, ...]:
+    """Those of these views and arrays."""
+    return tuple(word for key in keys for word in _WORDS_OF.get(key, ()))
 
 
 class _Forms(dict[tuple[str, ...], _Form]):
@@ -227,7 +227,7 @@ class Rows:
         late: tuple[str, ...] = ()
         if None in marks or False in marks:  # no layout has the number 0
             late = tuple(key for key, mark in zip(keys, marks, strict=True) if mark is False)
-            words = _places([key for key, mark in zip(keys, marks, strict=True) if mark])
+            words = _words_of([key for key, mark in zip(keys, marks, strict=True) if mark])
         if step.op == "SLICED":
             late = (*late, "inner")
         return _Like(len(self._likes), number, REALS[step.real], words, late)

@@ -121,8 +121,8 @@ class Lowering:
     def spatial(self, tensor: Tensor, *, framed: bool = False) -> Buffer:
         """The tensor's values channels-last, for kernels that ask for it; with a border where they are `framed`."""
         buffer = self.values[tensor.index]
-        most = buffer.seen is None and not framed and (not buffer.plain or len(buffer.shape) < 2)
-        if not most and not self.fits(buffer, framed):
+        common = buffer.seen is None and not framed and (not buffer.plain or len(buffer.shape) < 2)  # and fits
+        if not common and not self.fits(buffer, framed):
             self.values[tensor.index] = buffer = self.channels_last(buffer, f"x{self.label(tensor)}")
         return buffer
 

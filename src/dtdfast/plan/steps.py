@@ -392,7 +392,8 @@ class _Views(dict[tuple[str, ...], Seen]):
 
     def __missing__(self, keys: tuple[str, ...]) -> Seen:
         found = [key for key in VIEWS if key in keys]
-        self[keys] = seen = itemgetter(*found) if len(found) > 1 else lambda own: tuple([own[key] for key in found])
+        # an itemgetter of one key gives no tuple
+        self[keys] = seen = itemgetter(*found) if len(found) > 1 else lambda own: tuple(own[key] for key in found)
         return seen
 
 
