@@ -198,7 +198,7 @@ def chunk(layers: list[dtd.Layer], folder: Path, out: Path, **options: Any) -> l
 def kept(layers: list[dtd.Layer], x: np.ndarray, dtype: str = "float32", sum_channels: bool = False) -> Work:
     """What `dtdfast.run` does with every chunk."""
     return work_of(
-        dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False
+        dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False, None
     )
 
 

@@ -14,7 +14,7 @@ EXPENSIVE = (
     "PIL", "cffi", "cuda", "dask", "h5py", "keras", "matplotlib", "numba", "onnx", "safetensors", "sklearn", "torch",
     "tqdm", "zarr",
 )  # fmt: skip
-CORE = {f"dtdfast{name}" for name in ("", ".backends", ".errors")}
+CORE = {f"dtdfast{name}" for name in ("", ".backends", ".errors", ".locks", ".threads")}
 
 
 def loaded(code: str) -> set[str]:
@@ -29,7 +29,7 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_import_loads_no_more_than_errors_and_backends() -> None:
+def test_the_import_loads_no_more_than_errors_backends_and_threads() -> None:
     modules = loaded("import dtdfast")
     assert {name for name in modules if name.partition(".")[0] == "dtdfast"} == CORE
     assert not modules & set(EXPENSIVE)

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import zarr
 import dtdfast as dtd
 from dtdfast import cli, concepts
 from dtdfast.data import digits
+from dtdfast.runs import cluster as runs_on_cluster
 from run_support import LONG, PATIENCE, contents, finished, run, start, wait_for
 from support import classifier, segmenter
 
@@ -238,6 +240,27 @@ def test_workers_store_the_same_channels(cluster: distributed.LocalCluster, tmp_
     for name, where in (("alone", {}), ("workers", {"scheduler": cluster.scheduler_address})):
         dtd.run(LAYERS, IMAGES[:60], tmp_path / name, domain=BOX, chunk=10, channels=concepts.Channels(3), **where)
     assert contents(tmp_path / "alone") == contents(tmp_path / "workers")
+
+
+def test_what_nannies_set_in_the_environment_ends_with_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread for each worker, which the process that starts them got too, for good."""
+    name = "OMP_NUM_THREADS"
+    nannies = dask.config.get("distributed.nanny.pre-spawn-environ")
+    for given in ("3", None):
+        monkeypatch.delenv(name, raising=False)
+        if given:
+            monkeypatch.setenv(name, given)
+
+        def started(**_: Any) -> ExitStack:
+            os.environ.update({each: str(value) for each, value in nannies.items()})
+            return ExitStack()
+
+        monkeypatch.setattr(distributed, "LocalCluster", started)
+        monkeypatch.setattr(distributed, "Client", lambda *_, **__: ExitStack())
+        with ExitStack() as stack:
+            runs_on_cluster._client(stack, 2, None)
+            assert os.environ[name] == "1"
+        assert os.environ.get(name) == given
 
 
 def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

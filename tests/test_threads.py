@@ -50,15 +50,21 @@ def test_quota_of_the_control_group(tmp_path: Path, files: dict[str, str], cores
 
 
 def test_default_is_the_environments_or_the_cores_within_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    monkeypatch.setattr(threads, "GIVEN", "3,2")
     assert threads.default_threads() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr(threads, "GIVEN", "")
     monkeypatch.setattr(threads, "cgroup_cores", lambda: 0.5)
     assert threads.default_threads() == 1
 
 
+def test_what_is_told_later_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threads.default_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(before + 1))
+    assert threads.default_threads() == before
+
+
 def test_argument_wins_and_the_limit_binds_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr(threads, "GIVEN", "4")
     assert threads.threads_for_run(7, 2) == 7
     assert threads.threads_for_run(None, 2) == 2
 

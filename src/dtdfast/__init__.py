@@ -9,6 +9,7 @@ set, `plot` draws, and `diagnostics` and `evaluation` measure what a map is wort
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import threads as _threads  # noqa: F401 - as it reads OMP_NUM_THREADS
 from .backends import Backend, backends
 from .errors import (
     BackendError,

@@ -123,8 +123,8 @@ def explain(
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
-        use.
+        The number of threads on the CPU; by default OMP_NUM_THREADS as it is when dtdfast is imported, else the
+        number of cores that this process may use.
     device : int, str or torch.device, optional
         The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
     start : int, optional
@@ -254,8 +254,8 @@ def predict(
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
-        use.
+        The number of threads on the CPU; by default OMP_NUM_THREADS as it is when dtdfast is imported, else the
+        number of cores that this process may use.
     **given : array_like
         What the network's Givens are called, as in `explain`.
 

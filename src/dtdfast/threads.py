@@ -15,6 +15,9 @@ from .locks import renewed
 MOST = 1024
 """Threads that a run may have."""
 
+GIVEN = os.environ.get("OMP_NUM_THREADS")
+"""Read once, as OpenMP reads it: Dask sets it to 1 later on, in the process that starts workers."""
+
 _told: set[str] = set()
 _lock = renewed(sys.modules[__name__], "_lock")
 
@@ -37,8 +40,7 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 def default_threads() -> int:
     """OMP_NUM_THREADS, else the cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS")
-    if given and (first := given.split(",")[0].strip()[:20]).isdecimal() and int(first) > 0:
+    if GIVEN and (first := GIVEN.split(",")[0].strip()[:20]).isdecimal() and int(first) > 0:
         return min(int(first), MOST)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cgroup_cores())))

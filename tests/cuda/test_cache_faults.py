@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dtdfast import threads
 from dtdfast.cuda.compile import cache, parallel
 from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import elementwise
@@ -105,7 +106,7 @@ def test_killed_while_kernels_are_kept(folder: Path, rng: np.random.Generator) -
 
 def test_a_helper_that_is_killed_while_it_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its share is compiled here."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(threads, "GIVEN", "2")
     kernels = [kernel(mode, n_axes) for mode in ("times", "positive") for n_axes in (1, 2)]
     here, start = [], parallel._start
 

@@ -13,6 +13,7 @@ import pytest
 import dtdfast as dtd
 import host
 from assembler import resources, workers
+from dtdfast import threads
 from dtdfast.cuda.compile import cache, parallel, sources
 from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import (
@@ -346,7 +347,7 @@ def kernels_for_two():
 
 def test_side_by_side(folder, monkeypatch):
     """Another process compiles its share, and both keep it on disk."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(threads, "GIVEN", "2")
     kernels, here = kernels_for_two(), []
     compiled = cache.compiled
     monkeypatch.setattr(cache, "compiled", lambda kernel, cc: (here.append(kernel), compiled(kernel, cc))[1])
@@ -360,7 +361,7 @@ def test_side_by_side(folder, monkeypatch):
 @pytest.mark.parametrize("interpreter", ["", "/nowhere/python", "/bin/false"])
 def test_where_no_other_process_helps(folder, monkeypatch, interpreter):
     """An embedded interpreter has no executable to start; a program of its own may be something else altogether."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(threads, "GIVEN", "2")
     monkeypatch.setattr(parallel.sys, "executable", interpreter)
     monkeypatch.setattr(cache, "compiled", lambda kernel, cc: Binary(b"code", kernel.name))
     kernels = kernels_for_two()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
+import dask
 import distributed
 from distributed.comm import get_address_host_port
 
@@ -123,8 +125,24 @@ def check_reachable(scheduler: str) -> None:
         ) from None
 
 
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """What a cluster's nannies set in this process for their workers (one thread each) ends with it."""
+    names = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:
     if scheduler is None:
+        stack.enter_context(_environment_kept())
         address = stack.enter_context(
             distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         )
