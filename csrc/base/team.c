@@ -167,7 +167,8 @@ void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, 
     }
     pthread_mutex_lock(&t->lock);
     t->task = task, t->job = job, t->n_items = n_items, t->ranges = ranges;
-    t->at_work = t->inside = n_threads - 1 < t->members ? n_threads - 1 : t->members;
+    t->at_work = n_threads - 1 < t->members ? n_threads - 1 : t->members;
+    t->inside = t->at_work;
     atomic_store(&t->next, 0);
     atomic_fetch_add(&t->region, 1);
     pthread_cond_broadcast(&t->opened);
