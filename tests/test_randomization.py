@@ -29,6 +29,8 @@ def test_cascade_ends_at_an_untrained_network(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(alone.similarity["cosine"][0], zplus.similarity["cosine"][0])  # the same first step
     with pytest.raises(dtd.LayerError, match="cascading"):
         diagnostics.parameter_randomization(layers, x, order="upwards")
+    with pytest.raises(dtd.ShapeError, match=r"have shape \(1, .*, expected \(40, \.\.\.\)"):
+        diagnostics.parameter_randomization(layers, x, attribution=lambda *given, **_: dtd.explain(*given)[:1])
     with pytest.raises(dtd.LayerError, match="no layer with weights"):
         diagnostics.parameter_randomization([dtd.ReLU()], rng.random((2, 4)))
 

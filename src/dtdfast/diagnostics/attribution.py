@@ -57,6 +57,18 @@ def given_by(attribution: Any) -> None:
         raise InputError(f"attribution is {attribution!r:.60}, expected a callable (layers, x, start, **options)")
 
 
+def maps_by(attribution: Attribution, layers: Sequence[Layer], x: Any, start: Array, options: dict[str, Any]) -> Array:
+    """The maps that `start` asks for; ShapeError where they are others, or not so many."""
+    maps: Array = np.asarray(attribution(layers, x, start, **options))
+    if maps.shape[: start.ndim - 1] != start.shape[:-1]:
+        expected = ", ".join(map(str, start.shape[:-1]))
+        raise ShapeError(
+            f"the maps of {name_of(attribution, options)} have shape {maps.shape} for a start of {start.shape}, "
+            f"expected ({expected}, ...): one map for each class of each sample"
+        )
+    return maps
+
+
 def name_of(attribution: Attribution, options: dict[str, Any]) -> str:
     """How tables call it."""
     if attribution is explain:

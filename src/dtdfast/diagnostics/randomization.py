@@ -20,7 +20,7 @@ from ..options import seeded, split
 from ..plan.wiring import sources
 from ..results import Chart
 from ..verdicts import WEIGHTS
-from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
+from .attribution import Attribution, classes, given_by, maps_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
@@ -220,9 +220,10 @@ def parameter_randomization(
         raise LayerError("the network has no layer with weights to randomise")
     index, n_classes = classes(layers, x, target, options)
     start = one_hot(index, n_classes)
-    original: Array = attribution(layers, x, start, **options)
+    original = maps_by(attribution, layers, x, start, options)
     similarities = [
-        compare(original, attribution(network, x, start, **options)) for network in _networks(layers, steps, order, rng)
+        compare(original, maps_by(attribution, network, x, start, options))
+        for network in _networks(layers, steps, order, rng)
     ]
     names = [at(step[0], layers[step[0]]) for step in steps]
     collected = {m: np.stack([s[m] for s in similarities]) for m in MEASURES}

@@ -16,7 +16,7 @@ from ..models import opened
 from ..options import seeded, split
 from ..results import Chart
 from ..verdicts import CLASS
-from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
+from .attribution import Attribution, classes, given_by, maps_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 
@@ -136,12 +136,7 @@ def class_sensitivity(
                 f"other is {second[same]}, the class that is explained of sample {same}: name another, or leave it out"
             )
     start = np.stack([one_hot(index, n_classes), one_hot(second, n_classes)], axis=1)
-    maps: Array = np.asarray(attribution(layers, x, start, **options))
-    if maps.shape[:2] != start.shape[:2]:
-        raise ShapeError(
-            f"the maps of {name_of(attribution, options)} have shape {maps.shape} for a start (n, 2, classes), not "
-            "(n, 2, ...): one map for each class"
-        )
+    maps = maps_by(attribution, layers, x, start, options)
     similarity = compare(maps[:, 0], maps[:, 1])
     signed = {"cosine", "Spearman"}
     named = {f"|{m}|" if m in signed else m: np.abs(similarity[m]) if m in signed else similarity[m] for m in MEASURES}
