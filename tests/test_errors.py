@@ -338,6 +338,8 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "out of wrong dtype": (explain_net(0, out=ONES((2, 2, 4, 4), np.float64)), dtd.DtdError, ["out", "float64",
     "float32"]),
     "out that is a list": (explain_net(0, out=[]), dtd.DtdError, ["out", "list"]),
+    "outputs into an array": (explain_net(0, return_outputs=ONES(3)), dtd.InputError, ["return_outputs", "True"]),
+    "a ledger by a word": (explain_net(0, return_ledger="yes"), dtd.InputError, ["return_ledger", "yes"]),
     "unknown option": (lambda: dtd.Explainer(net(), colour="red"), TypeError, ["colour"]),
 }  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_wrong_calls_show_before_anything_is_computed() -> None:
         dtd.explain(LAYERS, x[..., :4])
     with pytest.raises(dtd.InputError, match="integers are for an Embedding"):
         dtd.explain(LAYERS, x.astype(np.uint8))
-    with pytest.raises(dtd.InputError, match="out, progress and return_ledger do not apply"):
+    with pytest.raises(dtd.InputError, match="out, progress and return_ledger are not for a Dask array"):
         dtd.explain(LAYERS, x, progress=True)
 
 

@@ -18,7 +18,7 @@ from .exact import Exact
 from .executors import Executors, shape_of
 from .intake import Intake
 from .ledger.ledger import Ledger
-from .options import Options, at_least_one
+from .options import Options, at_least_one, check_flags
 from .passes import Account, explain_blocks
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry
@@ -244,12 +244,10 @@ class Explainer:
         --------
         dtdfast.explain : The same for a single call, with the formulas.
         """
+        check_flags(return_outputs=return_outputs, return_ledger=return_ledger, progress=progress)
         if is_dask(x):
             if out is not None or progress or return_ledger:
-                raise InputError(
-                    "x is a Dask array, explained when its result is computed: out, progress and return_ledger do not "
-                    "apply"
-                )
+                raise InputError("out, progress and return_ledger are not for a Dask array, which is explained lazily")
             from .arrays import dask
 
             self._intake.refuse_lazy(given)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arrays.checks import host_array
-from .errors import InputError, LayerError, RuleError
+from .errors import DtdError, InputError, LayerError, RuleError
 from .layers import Given, Layer
 from .plan.program import EXPLAIN, GRADIENT
 from .presets import Rules
@@ -94,6 +94,13 @@ def texts(key: str, values: Any) -> list[str]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
         raise InputError(f"{key} is {values!r:.60}, expected a list of names")
     return [str(value) for value in values]
+
+
+def check_flags(error: type[DtdError] = InputError, **flags: Any) -> None:
+    """The error where one of them is neither True nor False."""
+    for key, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise error(f"{key} is {flag!r:.60}, expected True or False")
 
 
 def seeded(seed: Any) -> int:

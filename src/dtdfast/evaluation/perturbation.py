@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..models import opened
-from ..options import PREDICTING, alone, at_least_one, predicting, seeded
+from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -137,8 +137,7 @@ def region_perturbation(
             raise InputError(f"the maps of {name!r} have dtype {values.dtype}, expected numbers")
         if not np.isfinite(values).all():
             raise InputError(f"the maps of {name!r} hold NaN or infinity, by which nothing can be ordered")
-    if not isinstance(probability, (bool, np.bool_)):
-        raise InputError(f"probability is {probability!r:.60}, expected True or False")
+    check_flags(probability=probability)
     alone(layers, "perturbation")
     explainer = Explainer(layers, **predicting(options))
     outputs = explainer.predict(point)

@@ -21,7 +21,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
-from ..options import PLACE, alone, split
+from ..options import PLACE, alone, check_flags, split
 from ..presets import PRESETS
 from ..progress import bar
 from ..threads import MOST, default_threads
@@ -172,9 +172,7 @@ def run(
     for key, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
-    for key, flag in (("resume", resume), ("strict", strict), ("sum_channels", sum_channels), ("ledger", ledger)):
-        if not isinstance(flag, (bool, np.bool_)):
-            raise RunError(f"{key} is {flag!r:.60}, expected True or False")
+    check_flags(RunError, resume=resume, strict=strict, sum_channels=sum_channels, ledger=ledger)
     sum_channels, ledger = bool(sum_channels), bool(ledger)  # as the manifest holds them
     if scheduler is not None or workers is not None:
         require("distributed", "dask")
