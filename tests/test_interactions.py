@@ -127,6 +127,22 @@ def test_beyond_first_order_all_vanishes_within_a_linear_region(rng: Generator) 
     np.testing.assert_array_equal(far.second, 0)
 
 
+def test_a_root_on_a_kink_has_no_second_order(rng: Generator) -> None:
+    hidden, last = dtd.Linear(normal(rng, 4, 8)), dtd.Linear(normal(rng, 3, 4))
+    pooled = [dtd.Reshape((2, 4)), dtd.MaxPool(2), dtd.Flatten(), last]  # at 0 all elements are equal
+    both = [dtd.Linear(np.concatenate([np.eye(8), -np.eye(8)])), dtd.ReLU(), dtd.Linear(np.ones((1, 16)))]  # Σ|x|
+    x = normal(rng, 3, 8).astype(np.float64)
+    for layers in ([hidden, dtd.ReLU(), last], pooled, both):
+        found = interactions.taylor_terms(layers, x, 0)
+        assert np.isnan(found.second).all(), layers
+        assert np.isfinite(found.left_out).all(), layers
+        assert "3 root(s) lie on a kink" in found.reading
+    root = np.array([0.0, 1, 0])[:, None] * x / 2
+    np.testing.assert_array_equal(np.isnan(interactions.taylor_terms(both, x, 0, root=root).rest), [True, False, True])
+    square = [dtd.Mul(inputs=(dtd.INPUT, dtd.INPUT)), dtd.Linear(np.ones((1, 8)))]  # whose gradient is 0 at 0
+    np.testing.assert_allclose(interactions.taylor_terms(square, x, 0).second, x**2, rtol=1e-12)
+
+
 def test_refused(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     layers, x = embedding(rng), normal(rng, 2, 3, 6, 6)
     with pytest.raises(dtd.ShapeError, match="2 samples, but 1 to compare"):

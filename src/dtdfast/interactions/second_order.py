@@ -24,6 +24,12 @@ STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
 """Step of the central difference, relative to the way from the root to x: its own error and rounding are then both of
 size u^(2/3)."""
 
+KINK = 1e-3
+"""Of twice the change within a step, how far that within two steps may be from it: beyond, the gradient jumps there."""
+
+FLAT = 1e-8
+"""Change of the gradient within a step, relative to it, that is no jump: rounding, or hardly any curvature."""
+
 
 @dataclass
 class TaylorTerms(Report):
@@ -32,7 +38,8 @@ class TaylorTerms(Report):
     Attributes
     ----------
     first, second : ndarray of shape (n, ...)
-        The terms of first and of second order, each input's own; of x's shape.
+        The terms of first and of second order, each input's own; of x's shape. Those of second order are NaN where the
+        root lies on a kink: the gradient jumps there, and there is no Hessian.
     outputs, at_root : ndarray of shape (n,)
         The explained outputs at x and at the root.
     """
@@ -61,13 +68,17 @@ class TaylorTerms(Report):
     @property
     def reading(self) -> str:
         change = np.abs(self.outputs - self.at_root)
-        known = change > 0
+        known, kinked = change > 0, np.isnan(self.rest)
         if not known.any():
             return "The outputs at x and at the root are equal: there is nothing to share out."
-        shares = [f"{np.median(np.abs(part[known]) / change[known]):.0%}" for part in (self.left_out, self.rest)]
+        kinks = f" {int(kinked.sum())} root(s) lie on a kink, where there is no second order." if kinked.any() else ""
+        first, both = (
+            f"{np.median(np.abs(part[some]) / change[some]):.0%}" if some.any() else "an unknown part"
+            for part, some in ((self.left_out, known), (self.rest, known & ~kinked))
+        )
         return (
-            f"A map of first order leaves out {shares[0]} of f(x) − f(root), both orders leave out {shares[1]} "
-            f"(medians of {int(known.sum())} sample(s))."
+            f"A map of first order leaves out {first} of f(x) − f(root), both orders leave out {both} "
+            f"(medians of {int(known.sum())} sample(s)).{kinks}"
         )
 
 
@@ -132,8 +143,17 @@ def taylor_terms(
     way = array - at
     _, outputs = gradients(array, index)
     slope, at_root = gradients(at, index)
-    bent = (gradients(at + STEP * way, index)[0] - gradients(at - STEP * way, index)[0]) / (2 * STEP)
-    return TaylorTerms(way * slope, way * bent / 2, outputs, at_root)
+
+    def change(steps: float) -> tuple[Floats, Floats]:
+        """Of the gradient from before the root to behind it, and the gradient's largest element there."""
+        behind, before = (gradients(at + sign * steps * STEP * way, index)[0] for sign in (1, -1))
+        return behind - before, np.maximum(_largest(behind), _largest(before))
+
+    near, size = change(1)
+    if (bends := _largest(near) > FLAT * size).any():  # twice as much within two steps, where it has a slope
+        jumps = _largest(change(2)[0] - 2 * near) > KINK * _largest(near)
+        near[bends & jumps] = np.nan
+    return TaylorTerms(way * slope, way * near / (4 * STEP), outputs, at_root)
 
 
 def floats_of(values: Any, name: str) -> Floats:
@@ -155,6 +175,12 @@ def _classes(explainer: Explainer, x: Floats, target: Any, given: dict[str, Any]
     if index.dtype.kind not in "iu" or index.shape not in ((), (len(x),)):
         raise TargetError(f"target is {target!r:.60}, expected one integer, or one for each of {len(x)} samples")
     return np.full(len(x), index, np.int64)
+
+
+def _largest(terms: Floats) -> Floats:
+    """Largest absolute value of each sample."""
+    result: Floats = np.abs(terms.reshape(len(terms), -1)).max(axis=1, initial=0.0)
+    return result
 
 
 def _sums(terms: Floats) -> Floats:
