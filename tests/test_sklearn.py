@@ -119,6 +119,15 @@ def test_the_last_record_says_what_a_positive_output_means() -> None:
     assert all(dtd.from_sklearn(fit(model, names))[-1].name.endswith(" (positive: malignant)") for model in models)
     assert "positive" not in dtd.from_sklearn(fit(linear_model.LogisticRegression(), THREE))[-1].name
     assert "positive" not in dtd.from_sklearn(fit(linear_model.Ridge(), NUMBERS))[-1].name
+    for model in (perceptron(), linear_model.RidgeClassifier()):  # two outputs, of which each has two classes
+        assert "positive" not in dtd.from_sklearn(fit(model, NUMBERS > 0))[-1].name
+
+
+def test_outputs_are_logarithms_under_a_poisson_loss() -> None:
+    model = fit(MLPRegressor(hidden_layer_sizes=6, max_iter=5, random_state=0), np.exp(SIGNAL[:, 0]))
+    expected = model.predict(X)
+    model.out_activation_ = "exp"  # as loss="poisson" sets it, which scikit-learn has from 1.7 on
+    np.testing.assert_allclose(dtd.predict(dtd.from_sklearn(model), X)[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_warning_on_import() -> None:

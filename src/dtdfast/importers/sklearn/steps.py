@@ -163,21 +163,23 @@ def _perceptron(step: Any) -> Model:
             if i and (activation := HIDDEN[step.activation]) is not None:
                 x = layers.add(activation[0], (x,), None, **activation[1])
             joined = before.then(weight.T.astype(np.float64), bias.astype(np.float64))
-            x = joined.add(layers, x, f"{name}.{i}" + (_positive(step) if i == len(step.coefs_) - 1 else ""))
+            last = i == len(step.coefs_) - 1
+            x = joined.add(layers, x, f"{name}.{i}" + (_positive(step, step.n_outputs_) if last else ""))
             before = Affine.identity(*x.shape)
         return x
 
-    if not hasattr(step, "predict_proba"):
-        return Model(add, step.predict)
+    if not hasattr(step, "predict_proba"):  # the logarithm of what a Poisson loss is fitted to
+        return Model(add, step.predict, np.exp) if step.out_activation_ == "exp" else Model(add, step.predict)
     if step.out_activation_ == "softmax":
         return Model(add, step.predict_proba, _softmax)
     return Model(add, lambda x: step.predict_proba(x)[:, -step.n_outputs_ :], lambda y: np.exp(-np.logaddexp(0, -y)))
 
 
-def _positive(step: Any) -> str:
+def _positive(step: Any, n_outputs: int) -> str:
     """Which class a positive output means, where there is one output for two."""
     classes = getattr(step, "classes_", None)
-    return f" (positive: {classes[1]})" if isinstance(classes, np.ndarray) and classes.shape == (2,) else ""
+    one = n_outputs == 1 and isinstance(classes, np.ndarray) and classes.shape == (2,)
+    return f" (positive: {classes[1]})" if one else ""
 
 
 def _softmax(y: Array) -> Array:
@@ -192,7 +194,7 @@ def _linear(step: Any) -> Model:
     bias = np.broadcast_to(np.asarray(step.intercept_, np.float64), (len(weight),))
 
     def add(layers: Layers, x: Value, before: Affine, name: str) -> Value:
-        return before.then(weight, bias).add(layers, x, name + _positive(step))
+        return before.then(weight, bias).add(layers, x, name + _positive(step, len(weight)))
 
     return Model(add, getattr(step, "decision_function", step.predict))
 
