@@ -187,7 +187,8 @@ def test_gradient_equivalence_names_what_differs(rng: np.random.Generator) -> No
     assert result.lrp0.max() <= 1e-12
     assert result.causes == ()
     gated = [dtd.Linear(weight, name="body"), dtd.Activation("gelu"), dtd.Linear(weight), dtd.Activation("sigmoid"),
-             dtd.Mul(inputs=(1, 3)), dtd.Linear(weight)]  # fmt: skip
+             dtd.Mul(inputs=(1, 3)), dtd.Linear(weight), dtd.Activation("prelu", slopes=4 * [0.3]), dtd.Linear(weight),
+                dtd.Activation("hard_shrink"), dtd.Linear(weight)]  # fmt: skip
     result = diagnostics.gradient_equivalence(gated, x, backend="oracle")
     assert result.lrp0.max() > 1e-3
     assert [cause.split(":")[0] for cause in result.causes] == ["layer 1 (Activation)", "layer 4 (Mul)"]

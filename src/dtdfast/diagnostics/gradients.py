@@ -23,6 +23,7 @@ from .attribution import name_of
 from .similarity import cosine, largest, median, per_pixel
 
 SAME = 1e-3  # float32 sums over a deep network differ by less
+PROPORTIONAL = ("leaky_relu", "prelu", "hard_shrink")  # on both sides of 0 the quotient y/x is the slope
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[s
         where, activation = at(unit.position, layers[unit.position]), getattr(unit, "activation", None)
         if not unit.in_relevance:
             continue
-        if isinstance(activation, Activation) and activation.kind != "leaky_relu":
+        if isinstance(activation, Activation) and activation.kind not in PROPORTIONAL:
             causes.append(f"{where}: the quotient of {activation.kind} and its input is not its slope")
         elif isinstance(unit, U.Gating):
             causes.append(f"{where}: relevance goes to the signal, the gradient to the gate too")
