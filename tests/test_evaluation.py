@@ -109,6 +109,18 @@ def test_pixel_flipping_flips(rng: np.random.Generator) -> None:
     assert result.what == "1 regions, flip"
 
 
+@pytest.mark.parametrize("last", [[dtd.Softmax()], [dtd.Softmax(), dtd.Dropout()], [dtd.Softmax(log=True)]])
+def test_probabilities_are_those_of_a_final_softmax(last: list[Any], rng: np.random.Generator) -> None:
+    layers, x = [dtd.Linear(rng.standard_normal((4, 6)))], rng.standard_normal((3, 6))
+    expected, found = (
+        evaluation.region_perturbation(net, x, x, 2, size=1, steps=3, operator=0.0, probability=True).outputs[
+            "relevance"
+        ]
+        for net in (layers, layers + last)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_students_quantile() -> None:
     for degrees in (1, 2, 3, 4, 5, 9, 30, 1000):
         assert curves.student(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=4e-3)

@@ -18,6 +18,7 @@ from ..layers import Layer
 from ..models import opened
 from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
 from ..plan.domain import Domain
+from ..plan.program import EXPLAIN, PREDICT, last_entry
 from .curves import Curves
 from .operators import RANDOM, operator_of
 
@@ -85,7 +86,8 @@ def region_perturbation(
         (for words, and for tables, whose columns have units of their own). A number, or one number per channel, is a
         constant.
     probability : bool, default False
-        Whether to follow the softmax of the outputs; else the outputs as the list gives them.
+        Whether to follow the softmax of the outputs, which may be the list's last entry; else the outputs as the list
+        gives them.
     seed : int, default 0
         The seed of what is drawn at random.
     **options
@@ -139,7 +141,8 @@ def region_perturbation(
             raise InputError(f"the maps of {name!r} hold NaN or infinity, by which nothing can be ordered")
     check_flags(probability=probability)
     alone(layers, "perturbation")
-    explainer = Explainer(layers, **predicting(options))
+    last = last_entry(layers, None, EXPLAIN if probability else PREDICT)
+    explainer = Explainer(layers[: last + 1], **predicting(options))
     outputs = explainer.predict(point)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
