@@ -178,8 +178,9 @@ def _perceptron(step: Any) -> Model:
 def _positive(step: Any, n_outputs: int) -> str:
     """Which class a positive output means, where there is one output for two."""
     classes = getattr(step, "classes_", None)
-    one = n_outputs == 1 and isinstance(classes, np.ndarray) and classes.shape == (2,)
-    return f" (positive: {classes[1]})" if one else ""
+    if n_outputs > 1 or not isinstance(classes, np.ndarray) or classes.shape != (2,):
+        return ""
+    return f" (positive: {classes[1]})"
 
 
 def _softmax(y: Array) -> Array:
