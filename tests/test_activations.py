@@ -213,6 +213,20 @@ def test_a_plain_sigmoid_is_the_gate_of_an_affine_image(rng):
     close(dtd.explain(layers, x, start, backend="oracle"), expected, "oracle")
 
 
+@each_backend
+def test_the_gradient_of_what_a_gate_alone_reads(backend, rng):
+    """y = u σ(v): relevance passes none of it on to v, the gradient does."""
+    layers = [dtd.Linear(normal(rng, 4, 3)), dtd.Linear(normal(rng, 4, 3), inputs=dtd.INPUT), dtd.Activation("sigmoid")]
+    x = normal(rng, 5, 3)
+    u, v = (dtd.predict(layers[:n], x, backend="oracle") for n in (1, 2))
+    s = 1 / (1 + np.exp(-v))
+    for stop, expected in ((1, u * s * (1 - s)), (2, u), (0, s)):
+        found = dtd.baselines.gradient(
+            [*layers, dtd.Mul(inputs=(0, 2))], x, np.ones((5, 4)), stop=stop, backend=backend
+        )
+        close(found, expected, backend)
+
+
 @pytest.mark.parametrize("signal", ["sigmoid", "hard_sigmoid"])
 def test_two_gates_are_refused(signal, rng):
     layers = gated(rng, 1.0, 0.0, signal=signal)

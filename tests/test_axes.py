@@ -166,6 +166,10 @@ def test_a_constant_absorbs_its_share(backend: str) -> None:
     assert ledger.closed
     np.testing.assert_allclose(ledger.absorbed["constant"], 4)
     assert "Constant" in str(ledger)
+    arrived = dtd.Explainer(layers, rules="excitation-backprop", backend=backend, stop=1).ledger(x, [[2.0, 5.0, 4.0]])
+    assert arrived.closed, str(arrived)  # what arrives there is not absorbed
+    np.testing.assert_allclose(arrived.end, 4)
+    np.testing.assert_allclose(arrived.absorbed["constant"], 0)
 
 
 def test_what_a_constant_absorbs_costs_no_steps() -> None:

@@ -1,6 +1,7 @@
 """Random networks: the two executors agree, the ledger closes, and a broken network is refused."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,6 +167,35 @@ def test_maps_compose(graph, seed):
     )
     whole = graph.explain("oracle")
     assert abs(composed - whole).max() <= 1e-8 * (abs(whole).max() + abs(inner).max())
+
+
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_relevance_and_gradients_between_any_two_entries(graph, seed):
+    """Behind a gate, in queries and keys, at a constant: the executors agree, refuse alike, and the ledger closes."""
+    rng = np.random.default_rng(seed)
+    start = int(rng.integers(len(graph.layers)))
+    stop = None if start == 0 or rng.random() < 0.2 else int(rng.integers(start))
+    try:
+        outputs = dtd.predict(graph.layers[: start + 1], graph.x, backend="oracle")
+    except dtd.DtdError:  # of constants alone
+        assume(False)
+    r_out = outputs * rng.standard_normal(outputs.shape)
+    gradient = {"kind": "gradient"}
+    for asked in (graph.options, gradient):
+        exact, cpu = (
+            {**asked, "start": start, "stop": stop, "backend": backend, "precision": "float64"}
+            for backend in ("oracle", "cpu")
+        )
+        try:
+            expected = dtd.Explainer(graph.layers, **exact).explain(graph.x, r_out)
+        except dtd.DtdError as error:
+            with pytest.raises(type(error), match=re.escape(str(error))):
+                dtd.Explainer(graph.layers, **cpu).explain(graph.x, r_out)
+            continue
+        found = dtd.Explainer(graph.layers, **cpu).explain(graph.x, r_out)
+        assert abs(found - expected).max() <= 1e-7 * abs(expected).max()  # terms that cancel to 1e-9 of their size
+        if asked is not gradient:
+            assert (ledger := dtd.Explainer(graph.layers, **cpu).ledger(graph.x, r_out)).closed, str(ledger)
 
 
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])

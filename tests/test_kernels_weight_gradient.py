@@ -60,8 +60,23 @@ def made(kernels: Kernels, seed: int) -> tuple[Taps, Any]:
 @each_kernels
 @pytest.mark.parametrize("seed", range(12))
 def test_sums(kernels: Kernels, seed: int) -> None:
+    check(*made(kernels, seed))
+
+
+@each_kernels
+@pytest.mark.parametrize(("c_in", "places"), [(2, (0, 2)), (2, (0, 3, 6)), (2, (1, 0, 3)), (4, (0, 2, 1, 3))])
+def test_rows_apart(kernels: Kernels, c_in: int, places: tuple[int, ...]) -> None:
+    """Channels of taps that are not side by side, of which the last of a tile of 6 or 14 rows is 5 or 13 behind the
+    first.
+    """
+    taps = tuple((0, 0, place) for place in places)
+    layer = Taps("DENSE", kernels, np.random.default_rng(0), 2, c_in, 3, count=(1, 1, 5), taps=taps)
+    check(layer, layer.place(kernels.normal(layer.rng, *layer.shape)))
+
+
+def check(layer: Taps, m: Any) -> None:
     """A product and POSITIONS additions in the run's type, then one addition in double for each block and sample."""
-    layer, m = made(kernels, seed)
+    kernels = layer.kernels
     before = layer.rng.standard_normal(shape_of(layer))
     out = result(before)
     add(layer, m, out, slice(None), 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
 
 import dtdfast as dtd
 import explicit
@@ -14,6 +15,7 @@ from cases import CASES
 from cases.networks import BOXED, small
 from dtdfast import parameters
 from dtdfast.parameters.found import POSITIONS
+from graphs import graphs
 from support import LONG, normal, run_page
 
 U = 2.0**-24
@@ -84,6 +86,15 @@ def test_networks(name: str, rules: str) -> None:
     found = parameters.relevance(explainer, x, net.target)
     balance = found.against(explainer.ledger(x, net.target))
     assert found
+    assert balance.closed, str(balance)
+
+
+@given(graphs())
+def test_random_networks(graph: Any) -> None:
+    """The same of every record, rule and geometry."""
+    explainer = dtd.Explainer(graph.layers, backend="cpu", **graph.options)
+    assume(parameters.records.positions_with_weights(graph.layers))
+    balance = parameters.relevance(explainer, graph.x, graph.start).against(explainer.ledger(graph.x, graph.start))
     assert balance.closed, str(balance)
 
 

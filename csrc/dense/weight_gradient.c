@@ -120,11 +120,13 @@ static void run_item(const gradient_job *job, int64_t item, int64_t first, int64
         pack(job, &b, channel, n, packed);
         for (int64_t t = span * job->span; t < min64(job->tiles, (span + 1) * job->span); t++) {
             int64_t row[ROWS], count = min64(ROWS, job->rows - t * ROWS);
+            int together = 1;
             for (int64_t r = 0; r < ROWS; r++) { /* a row beyond the last is that once more */
                 const int64_t of = t * ROWS + min64(r, count - 1);
                 row[r] = job->taps[of / job->inputs] + (group * job->inputs + of % job->inputs) * stride;
+                together &= row[r] == row[0] + r;
             }
-            if (stride == 1 && row[ROWS - 1] - row[0] == ROWS - 1)
+            if (together)
                 run_tile(job->x, row, &b, packed, sums, 1);
             else
                 run_tile(job->x, row, &b, packed, sums, 0);

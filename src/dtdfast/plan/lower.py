@@ -120,7 +120,7 @@ def relevance(lowering: Lowering, program: Program) -> list[Step]:
     lowering.unit = None
     if lowering.book is not None:
         for unit in network.units:  # constants take no steps
-            if unit.absorbs and unit.out.index in lowering.relevances:
+            if unit.absorbs and unit.out is not leaves and unit.out.index in lowering.relevances:
                 lowering.book.open(unit, lowering.relevances[unit.out.index])
     finish(lowering, program)
     return lowering.taken()

@@ -40,7 +40,7 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
                 source.wanted = True
     for tensor in network.tensors:
         tensor.wanted = tensor.wanted and tensor.index in below
-    for unit, sources in zip(network.units, carriers, strict=True):
+    for unit, sources in zip(network.units, flows, strict=True):
         unit.in_relevance = unit.out.wanted and any(map(WANTED, sources))
     if not leaves.wanted or not network.output.wanted:
         where = "the network's input" if stop is None else at(stop, layers[stop])
