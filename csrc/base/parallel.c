@@ -114,9 +114,9 @@ void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, 
     if (ranges > 1) {
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
         for (int64_t r = 0; r < ranges; r++)
-            task(job, n_items * r / ranges, n_items * (r + 1) / ranges);
+            run_range(task, job, n_items * r / ranges, n_items * (r + 1) / ranges);
         at_hand = n_threads;
     } else if (n_items > 0) {
-        task(job, 0, n_items);
+        run_range(task, job, 0, n_items);
     }
 }

@@ -2,6 +2,8 @@
 #ifndef DTD_PARALLEL_H
 #define DTD_PARALLEL_H
 
+#include "rounding.h"
+
 #include <stdint.h>
 
 /* Items first .. last-1 of the work described by `job`. */
@@ -19,6 +21,14 @@ static inline int64_t count_ranges(int n_threads, int64_t n_items, int64_t grain
 {
     const int64_t most = n_items / (grain > 0 ? grain : 1), wanted = n_threads > 1 ? (int64_t)n_threads * 8 : 1;
     return most < 1 ? 1 : wanted < most ? wanted : most;
+}
+
+/* A task on whatever thread this is. */
+static inline void run_range(dtd_task task, void *job, int64_t first, int64_t last)
+{
+    const uint64_t before = round_plainly();
+    task(job, first, last);
+    round_as(before);
 }
 
 #endif

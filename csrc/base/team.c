@@ -46,7 +46,7 @@ int dtd_thread(void) { return number; }
 static void take_ranges(team *t)
 {
     for (int64_t r; (r = atomic_fetch_add(&t->next, 1)) < t->ranges;)
-        t->task(t->job, t->n_items * r / t->ranges, t->n_items * (r + 1) / t->ranges);
+        run_range(t->task, t->job, t->n_items * r / t->ranges, t->n_items * (r + 1) / t->ranges);
 }
 
 static void leave(team *t)
@@ -162,7 +162,7 @@ void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, 
     team *t = ranges > 1 ? muster(n_threads) : NULL;
     if (!t) {
         if (n_items > 0)
-            task(job, 0, n_items);
+            run_range(task, job, 0, n_items);
         return;
     }
     pthread_mutex_lock(&t->lock);
