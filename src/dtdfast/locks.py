@@ -7,7 +7,11 @@ does. What such a thread finds may be half changed.
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +29,17 @@ def renewed(owner: Any, name: str, make: Any = threading.RLock) -> Any:
     """
     _owners[owner] = name, make
     return make()
+
+
+_warnings = renewed(sys.modules[__name__], "_warnings")
+
+
+@contextmanager
+def unwarned(kind: type[Warning] = Warning) -> Iterator[None]:
+    """Without warnings of a kind; on one thread at a time, as what is shown is the same for all."""
+    with _warnings, warnings.catch_warnings():
+        warnings.simplefilter("ignore", kind)
+        yield
 
 
 def _renew() -> None:

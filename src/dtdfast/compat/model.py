@@ -18,7 +18,7 @@ from ..extras import require
 from ..importers.check import TOLERANCE
 from ..importers.outputs import leaves
 from ..importers.torch.graph import Graph, Origin
-from ..importers.torch.program import check_readable
+from ..importers.torch.program import as_written, check_readable, operators
 from ..locks import renewed
 from ..plan.fold import fold
 from ..plan.shapes import Shape
@@ -165,6 +165,8 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
         raise InputError(
             f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
         )
+    if x.layout != torch.strided:
+        raise InputError(f"the input is a tensor of layout {x.layout}; pass what its to_dense() gives")
     if x.ndim < 2 or not x.numel():
         raise InputError(f"the input has shape {tuple(x.shape)}, expected (n, ...): the batch axis first")
     check_readable(model)
@@ -174,7 +176,8 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
     if not all(kinds):  # what may change unseen is not kept
         with _lock, evaluation(model):
             return _read(None, model, x, arguments, named)[1]
-    sample = tuple(x.shape[1:]), x.dtype, x.device, kinds, named and (named.keyword, *named.arguments)
+    kind = x.dtype, x.device, torch.get_default_dtype()  # which tensors have that are made on the way
+    sample = tuple(x.shape[1:]), kind, kinds, named and (named.keyword, *named.arguments)
     key, values = _state(model, others, sample)
     with _lock:
         known = _models.setdefault(model, OrderedDict())
@@ -225,7 +228,7 @@ def per_sample(
         same = expected[i : i + 1]
         return alone.shape == same.shape and bool((alone - same).abs().max() <= TOLERANCE * same.abs().max())
 
-    with _lock, evaluation(model), torch.no_grad():
+    with _lock, evaluation(model), as_written(x), operators():
         expected = _first(torch, run(x.clone(), *arguments))
         differ = any(row and bool((a != a[:1]).any()) for a, row in zip(arguments, rows, strict=True))
         # a model may take the rows of many samples for one, and read the first

@@ -56,7 +56,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     torch = require("torch", "peers")
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    x = np.ascontiguousarray(take(inputs)[0])
+    x = np.array(take(inputs)[0], order="C")  # a copy: PyTorch takes none that is read-only, or of another byte order
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     # Quantus perturbs in float64 whatever the model computes in
     kind = next((p.dtype for p in model.parameters()), torch.float32)
     tensor = torch.from_numpy(x).to(kind) if x.dtype.kind == "f" else torch.from_numpy(x)
@@ -68,8 +69,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     if more:
         sizes = ", ".join(map(str, (n_outputs, *more)))
         raise TargetError(f"the outputs have shape (n, {sizes}), expected (n, classes)")
-    classes = explainer.predict(tensor.numpy()).argmax(axis=1) if targets is None else np.asarray(take(targets)[0])
+    classes = np.asarray(explainer.predict(tensor).argmax(1) if targets is None else take(targets)[0])
     if classes.shape != (len(x),) or classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= n_outputs:
         raise TargetError(f"targets is {classes!r:.80}, expected {len(x)} classes from 0 to {n_outputs - 1}")
-    result: NDArray[Any] = explainer.explain(tensor.numpy(), np.eye(n_outputs)[classes])
+    result: NDArray[Any] = explainer.explain(tensor, np.eye(n_outputs)[classes]).numpy()
     return result.astype(x.dtype if x.dtype.kind == "f" else result.dtype, copy=False)

@@ -14,7 +14,7 @@ from ...layers import Layer
 from ..records import Refused
 from .call import paths
 from .importer import check
-from .program import from_module, output_node
+from .program import as_written, from_module, output_node
 from .reader import Reader
 
 
@@ -54,9 +54,7 @@ class Graph:
     """
 
     def __init__(self, module: Any, example: Any) -> None:
-        import torch
-
-        with torch.no_grad():
+        with as_written(example):
             # without the module, which may be gone before its graph
             self._opened = replace(from_module(module, example.detach().clone()), run=None)
 
@@ -73,9 +71,7 @@ class Graph:
         layers : list of Layer
         origins : list of Origin, of every entry
         """
-        import torch
-
-        with torch.no_grad():
+        with as_written(self._opened.x):
             opened, self._opened = self._opened, replace(self._opened, answer=None)
             try:
                 reader, layers = opened.exported.read(lambda graph: _Present(graph, opened.x, module))

@@ -14,7 +14,7 @@ from ...explainer import Explainer
 from ...layers import Given, Layer
 from ..check import TOLERANCE, check_finite, difference
 from .call import title
-from .program import Opened, from_module, from_program, kept_example, load, operators, two
+from .program import Opened, as_written, from_module, from_program, kept_example, load, operators, two
 from .reader import Reader
 from .refused import STATE
 
@@ -96,7 +96,7 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         raise ModelError(f"the module is a program, which takes no {', '.join(given)} here; import the module itself")
     x = example.detach().clone()
     given = {name: two(tensor.detach().clone()) for name, tensor in given.items()}
-    with torch.no_grad():
+    with as_written(x):
         try:
             opened = from_program(module, x) if program else from_module(module, x, given)
             reader, layers = opened.exported.read(lambda graph: Reader(graph, opened.x, output, given))

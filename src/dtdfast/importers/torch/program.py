@@ -5,19 +5,24 @@ it returns.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import warnings
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError
+from ...locks import renewed, unwarned
 from ..outputs import chosen, leaves
 from ..refused import QUANTISED
 from .functional import Exported
 from .refused import BRANCH, WEIGHTS, quantised
+
+_lock = renewed(sys.modules[__name__], "_lock")
+"""Held while PyTorch exports, which it does on one thread at a time, and while switches are changed that all threads
+share."""
 
 
 @dataclass(eq=False)
@@ -170,18 +175,45 @@ def _hint(module: Any, x: Any) -> str:
 
 
 @contextlib.contextmanager
+def as_written(x: Any) -> Iterator[None]:
+    """Without gradients, and in the numbers that modules for x are written in, whatever torch.autocast says here."""
+    import torch
+
+    kind = x.device.type
+    plain = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+    with torch.no_grad(), plain:
+        yield
+
+
+@contextlib.contextmanager
 def operators() -> Iterator[None]:
     """nn.TransformerEncoder and nn.MultiheadAttention in single operators, not in their one fused kernel, which makes
     padded tokens 0.
     """
     import torch
 
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    with _lock:
+        before = torch.backends.mha.get_fastpath_enabled()
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Muted:
+    """The standard error without what this thread writes, until `thread` is None: who took it meanwhile keeps it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if self.stream is not None and self.thread != threading.get_ident():
+            self.stream.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
@@ -189,6 +221,7 @@ def _silence() -> Iterator[None]:
     """PyTorch's own messages about what it exports stay out of the terminal; what was asked for with TORCH_LOGS has
     other handlers.
     """
+    muted: Any = _Muted(sys.stderr)
     loggers = [logging.getLogger("torch"), *map(logging.getLogger, _torch_loggers())]
     handlers = [handler for logger in loggers for handler in logger.handlers]
 
@@ -198,10 +231,10 @@ def _silence() -> Iterator[None]:
     for handler in handlers:
         handler.addFilter(nothing)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with _lock, unwarned(), contextlib.redirect_stderr(muted):
             yield
     finally:
+        muted.thread = None
         for handler in handlers:
             handler.removeFilter(nothing)
 
