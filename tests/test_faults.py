@@ -24,6 +24,7 @@ import dtdfast as dtd
 import support
 from dtdfast import baselines, parameters
 from faults import Fault, error_at_line, no_memory
+from global_state import unchanged
 from processes import in_a_child
 
 RNG = np.random.default_rng(0)
@@ -66,17 +67,18 @@ FIRST: dict[str, Callable[[], np.ndarray]] = {
 def swept(call: Callable[[], np.ndarray], faults: Faults, every: int = 1) -> int:
     """Faults at one place after the other, `every` places on, until the call comes to its end; how many there were."""
     expected = call().tobytes()
-    for n, number in enumerate(count(1, every)):
-        with faults(number) as fault:
-            try:
-                found = call().tobytes()
-            except (dtd.DtdError, MemoryError, KeyboardInterrupt):
-                pass
-            else:
-                assert found == expected, (number, fault.where)
-        assert call().tobytes() == expected, (number, fault.where)
-        if not fault.happened:
-            return n
+    with unchanged():
+        for n, number in enumerate(count(1, every)):
+            with faults(number) as fault:
+                try:
+                    found = call().tobytes()
+                except (dtd.DtdError, MemoryError, KeyboardInterrupt):
+                    pass
+                else:
+                    assert found == expected, (number, fault.where)
+            assert call().tobytes() == expected, (number, fault.where)
+            if not fault.happened:
+                return n
     raise AssertionError
 
 

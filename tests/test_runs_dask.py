@@ -243,13 +243,14 @@ def test_workers_store_the_same_channels(cluster: distributed.LocalCluster, tmp_
 
 
 def test_what_nannies_set_in_the_environment_ends_with_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread for each worker, which the process that starts them got too, for good."""
-    name = "OMP_NUM_THREADS"
-    nannies = dask.config.get("distributed.nanny.pre-spawn-environ")
+    """One thread for each worker, and its seed of hashes, which the process that starts them got too, for good."""
+    nannies = {**dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED": 1, "__DASK_PARENT_PID": 1}
+    assert "OMP_NUM_THREADS" in nannies
     for given in ("3", None):
-        monkeypatch.delenv(name, raising=False)
-        if given:
-            monkeypatch.setenv(name, given)
+        for name in nannies:
+            monkeypatch.delenv(name, raising=False)
+            if given:
+                monkeypatch.setenv(name, given)
 
         def started(**_: Any) -> ExitStack:
             os.environ.update({each: str(value) for each, value in nannies.items()})
@@ -259,8 +260,8 @@ def test_what_nannies_set_in_the_environment_ends_with_a_run(monkeypatch: pytest
         monkeypatch.setattr(distributed, "Client", lambda *_, **__: ExitStack())
         with ExitStack() as stack:
             runs_on_cluster._client(stack, 2, None)
-            assert os.environ[name] == "1"
-        assert os.environ.get(name) == given
+            assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert [os.environ.get(name) for name in nannies] == [given] * len(nannies)
 
 
 def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import dtdfast as dtd
 from dtdfast import concepts, diagnostics, evaluation, interactions, parameters, plot
+from global_state import unchanged
 
 mpl.use("agg")
 
@@ -136,6 +137,11 @@ def test_wrong_arguments_are_named(function: Callable[..., Any]) -> None:
     assert set(valid) == named
     if function is not concepts.stored_samples:
         function(**valid)
+    with unchanged():
+        try_wrong(function, valid)
+
+
+def try_wrong(function: Callable[..., Any], valid: dict[str, Any]) -> None:
     for key in valid:
         for wrong in (*WRONG, (letter for letter in "ab")):
             if key == "attribution" and wrong is object:  # what a caller's own function raises is the caller's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,13 +34,30 @@ def uncollected() -> Iterator[None]:
     """Without Python's collector of cycles: a plan is many objects, all of them to stay, and it would go through them
     again and again.
     """
+    global _paused
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        _paused = _paused or enabled
+        gc.disable()
         yield
     finally:
         if enabled:
             gc.enable()
+            _paused = False
+
+
+_paused = False
+"""Whether some thread has stopped the collector, and will start it again."""
+
+
+def _collect_again() -> None:
+    """A child does not have the thread that stopped it."""
+    if _paused:
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_collect_again)
 
 
 @dataclass(eq=False)

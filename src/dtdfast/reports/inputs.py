@@ -130,4 +130,5 @@ def _seen(x: Array, last: bool, preparation: Preparation | None, domain: Any) ->
         colours = planes[..., ::-1] if preparation is not None and preparation.channels == "bgr" else planes
     else:
         colours = planes.mean(axis=-1)
-    return np.asarray(np.rint(255 * np.clip(colours, 0, 1)), np.uint8)
+    with np.errstate(invalid="ignore"):  # NaN is refused by what explains it
+        return np.asarray(np.rint(255 * np.clip(colours, 0, 1)), np.uint8)

@@ -26,6 +26,7 @@ from .work import Work
 
 AHEAD = 3  # tasks per thread of the workers: enough that none waits, few enough that a stop is soon
 PATIENCE = 10  # seconds for a scheduler to answer
+SET = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in the environment by Dask itself, beside what its configuration names
 
 
 class Equipment(distributed.WorkerPlugin):
@@ -127,8 +128,8 @@ def check_reachable(scheduler: str) -> None:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """What a cluster's nannies set in this process for their workers (one thread each) ends with it."""
-    names = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    """What a cluster sets in this process for its workers (one thread each) ends with it."""
+    names = *dask.config.get("distributed.nanny.pre-spawn-environ", {}), *SET
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
