@@ -99,6 +99,17 @@ def test_characters_that_the_terminal_does_not_know(here: Path, monkeypatch: pyt
     assert r"\u03a3R = " in printed
 
 
+def test_labels_that_names_of_files_cannot_hold(here: Path) -> None:
+    """Where the system's encoding is ASCII, a label of other letters was a defect."""
+    Path("labels.txt").write_text(
+        "\n".join(("a", "b", "c", "d", "e")).translate(str.maketrans("abcde", "äцßdê")), "utf-8"
+    )
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = "-m", "dtdfast", "explain", "net.safetensors", "photo.png", "-o", "out", "--labels", "labels.txt", "--top", "5"
+    done = subprocess.run([sys.executable, *words], env=ascii_only, capture_output=True, text=True, check=False)
+    assert (done.returncode, "\\u0446" in done.stdout) == (0, True), done.stderr
+
+
 def test_a_disk_that_takes_no_more_leaves_no_picture(here: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
     for command in (("explain", "net.safetensors", "photo.png", "--size", 8, "-o", "out"), ("demo", "-o", "demo.png")):

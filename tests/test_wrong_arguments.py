@@ -183,6 +183,21 @@ def test_wrong_arguments_of_a_run(key: str, tmp_path: Path) -> None:
             dtd.run(DENSE, **{"data": ROWS, "out": tmp_path / f"{number}.zarr", key: wrong})
 
 
+def test_paths_that_no_file_can_have(tmp_path: Path) -> None:
+    page = dtd.report(DENSE, ROWS, tests=())
+    for path in (None, 3, b"x", [], "", "a\0b", "a\ud800"):
+        for call in (
+            lambda path=path: dtd.run(DENSE, ROWS, path),
+            lambda path=path: dtd.save(DENSE, path),
+            lambda path=path: page.save(path),
+            lambda path=path: page.save(tmp_path / "page.html", path or b"x"),
+            lambda path=path: dtd.load(path),
+            lambda path=path: dtd.from_onnx(path),
+        ):
+            with pytest.raises(dtd.DtdError, match=r"path|got a"):
+                call()
+
+
 def test_integers_become_floats_in_the_way_that_suits_them() -> None:
     for x, hint in (
         (np.ones((2, 4), np.uint8), "x / 255"),

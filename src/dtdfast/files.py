@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError, StorageError
 from .show import printable
@@ -43,15 +44,29 @@ def regular(path: str | os.PathLike[str]) -> Path:
     InputError : it is something else
     OSError : nothing is there, or it may not be seen
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{path!r:.60} is not a path, expected a string or a Path")
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (a Path costs more than this)
-    except ValueError:
-        raise InputError(f"{readable(os.fspath(path))} is not a path: it holds a null character") from None
+    mode = os.stat(named(path)).st_mode  # noqa: PTH116 (a Path costs more than this)
     if not stat.S_ISREG(mode):
         raise InputError(f"{readable(os.fspath(path))} is {KINDS.get(stat.S_IFMT(mode), 'no file')}, expected a file")
     return Path(path)
+
+
+def named(path: Any) -> str:
+    """A path as text.
+
+    Raises
+    ------
+    InputError : it is no path, or no file can have this name
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{path!r:.60} is not a path, expected a string or a Path")
+    text = os.fspath(path)
+    try:
+        why = "it holds a null character" if "\0" in text else "" if os.fsencode(text) else "it is empty"
+    except UnicodeEncodeError as error:  # half of a character, or one that this system's names cannot hold
+        why = str(error)
+    if why:
+        raise InputError(f"{readable(text)!r} is not a path: {why}")
+    return text
 
 
 @contextmanager
@@ -63,7 +78,7 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     StorageError : there is something at `path` that is no file
     """
-    place = Path(os.path.realpath(path))  # of a link, what it points to
+    place = Path(os.path.realpath(named(path)))  # of a link, what it points to
     if place.exists() and not place.is_file():
         kind = KINDS.get(stat.S_IFMT(place.stat().st_mode), "no file")
         raise StorageError(f"{readable(str(path))} is {kind}: there a file cannot be written; choose another name")
@@ -114,8 +129,12 @@ def replaceable(path: Path) -> None:
 
 
 def readable(name: str) -> str:
-    """A name as text that can be stored and printed in one line, whatever bytes it has."""
-    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
+    """A name, or other text, as text that can be stored and printed in one line, whatever bytes it has."""
+    try:
+        octets = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character
+        octets = name.encode("utf-8", "backslashreplace")
+    return printable(octets.decode("utf-8", "backslashreplace"))
 
 
 def _to_disk(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, StorageError
-from ..files import replaceable, written
+from ..files import named, replaceable, written
 from ..images import Preparation
 from ..models import layers_of
 from ..options import at_least_one, seeded, texts
@@ -63,6 +63,7 @@ class Page:
         StorageError
             Something else is there, both paths are one, or there is no such folder.
         """
+        path, json = named(path), None if json is None else named(json)
         if json is not None and os.path.realpath(json) == os.path.realpath(path):
             raise StorageError(f"{json} is the page; give another name to the JSON")
         texts = {path: self.html} if json is None else {path: self.html, json: self.json}

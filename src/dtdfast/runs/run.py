@@ -19,6 +19,7 @@ from ..concepts.channels import Channels, ChannelScores
 from ..errors import RunError, TargetError, starved
 from ..explainer import Explainer
 from ..extras import require
+from ..files import named
 from ..images import Preparation
 from ..layers import Layer
 from ..options import PLACE, alone, check_flags, split
@@ -160,7 +161,7 @@ def run(
     >>> dtdfast.run(layers, "photographs", "maps.zarr", preparation=fed, domain=fed.domain)
     >>> zarr.open_group("maps.zarr")["relevance"][0]  # on the command line, `dtdfast browse` shows it
     """
-    path = Path(out).absolute()
+    path = Path(named(out)).absolute()
     with suppress(OSError):  # which creating it meets again
         if path.is_symlink():
             path = Path(os.path.realpath(path))  # so that there is one lock for an output, whatever it is called

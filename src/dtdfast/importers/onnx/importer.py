@@ -14,6 +14,7 @@ from typing import Any
 
 from ...errors import ModelError
 from ...extras import require
+from ...files import regular
 from ...layers import Layer
 from ...plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .. import outputs
@@ -200,7 +201,7 @@ def _open(model: Any) -> tuple[Proto, Path | None]:
         return model, None
     if not isinstance(model, (str, os.PathLike)):
         raise ModelError(f"expected a path or an onnx.ModelProto, got a {type(model).__name__}")
-    path = Path(model)
+    path = regular(model)
     size = path.stat().st_size
     if size >= MAX_BYTES:
         raise ModelError(
