@@ -269,6 +269,8 @@ def test_masked_arrays_are_refused(out: Path) -> None:
         dtd.run(NET, masked, out)
     with pytest.raises(dtd.InputError, match="masked"):
         dtd.explain(NET, masked)
+    with pytest.raises(dtd.InputError, match="masked"):
+        dtd.explain(NET, [*masked])
     with pytest.raises(dtd.LayerError, match="masked"):
         dtd.Linear(np.ma.masked_array(np.eye(3), np.eye(3) > 0))
 

@@ -145,8 +145,9 @@ def _from_dlpack(x: Any, name: str, error: type[DtdError]) -> Array:
 
 
 def masked(x: Any) -> bool:
-    """Whether x is a masked array of NumPy, whose masked values are no values."""
-    return _is(x, "numpy.ma", "MaskedArray")
+    """Whether x is a masked array of NumPy, whose masked values are no values, or a list with such an array."""
+    one = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())
+    return isinstance(x, one) or (isinstance(x, (list, tuple)) and any(isinstance(row, one) for row in x))
 
 
 def _is(x: Any, library: str, kind: str) -> bool:
