@@ -178,3 +178,10 @@ def test_inputs_that_pytorch_takes_no_array_of() -> None:
     found = quantus.explain(model().bfloat16(), x)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_modules_of_exported_programs(call: str) -> None:
+    """They have no part for what has no weights, and no mode to be asked for."""
+    program = torch.export.export(model(), (X,)).module()
+    assert torch.equal(CALLS[call](program, X), CALLS[call](model(), X))

@@ -58,7 +58,7 @@ class Imported:
         Not kept, or the model would live as long as its layers.
         """
         found = dict(model.named_modules(remove_duplicate=False))
-        return [None if o.path is None or (o.hooked and not hooks) else found[o.path] for o in self.origins]
+        return [None if o.path is None or (o.hooked and not hooks) else found.get(o.path) for o in self.origins]
 
     def explainer(self, rules: Rules, **options: Any) -> Explainer:
         """One for these rules, made once."""
@@ -329,7 +329,9 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
             first = {named.keyword: x} if named.keyword else {}
             return _first(torch, self.model(*(() if named.keyword else (x,)), **first, **held))
 
-    return Call().eval()
+    call = Call()
+    call.training = False  # eval() would ask the model, which may be a program's module and have no mode
+    return call
 
 
 def _check_mode(model: Any) -> None:
