@@ -207,13 +207,11 @@ static void run_steps(void *context)
 {
     const run_job *run = context;
     const pieces_job *job = &run->job;
-    const uint64_t before = round_plainly();
     if (job->pieces)
         dtd_parallel(run->n_threads, job->pieces->count, 1, run_pieces, (void *)job);
     else
         for (int64_t i = job->first; i < job->last; i += 1 + job->steps[i].n_steps)
             job->kernels->of[job->steps[i].op].run(&job->steps[i], job->bases, run->n_threads);
-    round_as(before);
 }
 
 /* On a thread that has started none yet. */

@@ -105,7 +105,19 @@ def test_labels_that_names_of_files_cannot_hold(here: Path) -> None:
         "\n".join(("a", "b", "c", "d", "e")).translate(str.maketrans("abcde", "äцßdê")), "utf-8"
     )
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    words = "-m", "dtdfast", "explain", "net.safetensors", "photo.png", "-o", "out", "--labels", "labels.txt", "--top", "5"
+    words = (
+        "-m",
+        "dtdfast",
+        "explain",
+        "net.safetensors",
+        "photo.png",
+        "-o",
+        "out",
+        "--labels",
+        "labels.txt",
+        "--top",
+        "5",
+    )
     done = subprocess.run([sys.executable, *words], env=ascii_only, capture_output=True, text=True, check=False)
     assert (done.returncode, "\\u0446" in done.stdout) == (0, True), done.stderr
 

@@ -2,8 +2,6 @@
 #ifndef DTD_PARALLEL_H
 #define DTD_PARALLEL_H
 
-#include "rounding.h"
-
 #include <stdint.h>
 
 /* Items first .. last-1 of the work described by `job`. */
@@ -23,12 +21,42 @@ static inline int64_t count_ranges(int n_threads, int64_t n_items, int64_t grain
     return most < 1 ? 1 : wanted < most ? wanted : most;
 }
 
+/* How a thread rounds. torch.set_flush_denormal and libraries of -ffast-math have small numbers flushed to 0 on the
+ * thread that calls them; those that share a loop would not agree. */
+#if defined(__SSE__)
+#include <xmmintrin.h>
+enum { DTD_PLAIN = 0x1F80 };
+static inline uint64_t rounding(void) { return _mm_getcsr() & ~0x3Fu; }
+static inline void round_as(uint64_t how) { _mm_setcsr((unsigned)how); }
+#else
+enum { DTD_PLAIN = 0 };
+static inline uint64_t rounding(void)
+{
+    uint64_t how = DTD_PLAIN;
+#if defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(how));
+#endif
+    return how;
+}
+static inline void round_as(uint64_t how)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(how));
+#else
+    (void)how;
+#endif
+}
+#endif
+
 /* A task on whatever thread this is. */
 static inline void run_range(dtd_task task, void *job, int64_t first, int64_t last)
 {
-    const uint64_t before = round_plainly();
+    const uint64_t before = rounding();
+    if (before != DTD_PLAIN)
+        round_as(DTD_PLAIN);
     task(job, first, last);
-    round_as(before);
+    if (before != DTD_PLAIN)
+        round_as(before);
 }
 
 #endif

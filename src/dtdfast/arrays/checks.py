@@ -103,7 +103,9 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
     if type(x) is np.ndarray:
         return x
     if masked(x):
-        raise error(f"{name} is a masked array, or a list of some; say what stands for its masked values, by its filled(value)")
+        raise error(
+            f"{name} is a masked array, or a list of some; say what stands for its masked values, by its filled(value)"
+        )
     if isinstance(x, Mapping):
         keys = [*x]
         raise error(

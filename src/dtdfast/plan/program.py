@@ -34,30 +34,22 @@ def uncollected() -> Iterator[None]:
     """Without Python's collector of cycles: a plan is many objects, all of them to stay, and it would go through them
     again and again.
     """
-    global _paused
     enabled = gc.isenabled()
     try:
-        _paused = _paused or enabled
+        _stopped.extend([True] * enabled)
         gc.disable()
         yield
     finally:
         if enabled:
             gc.enable()
-            _paused = False
+            _stopped.clear()
 
 
-_paused = False
-"""Whether some thread has stopped the collector, and will start it again."""
-
-
-def _collect_again() -> None:
-    """A child does not have the thread that stopped it."""
-    if _paused:
-        gc.enable()
-
+_stopped: list[bool] = []
+"""Not empty while some thread, which a forked child does not have, will start the collector again."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_collect_again)
+    os.register_at_fork(after_in_child=lambda: gc.enable() if _stopped else None)
 
 
 @dataclass(eq=False)
