@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,15 +28,8 @@ def renewed(owner: Any, name: str, make: Any = threading.RLock) -> Any:
     return make()
 
 
-_warnings = renewed(sys.modules[__name__], "_warnings")
-
-
-@contextmanager
-def unwarned(kind: type[Warning] = Warning) -> Iterator[None]:
-    """Without warnings of a kind; on one thread at a time, as what is shown is the same for all."""
-    with _warnings, warnings.catch_warnings():
-        warnings.simplefilter("ignore", kind)
-        yield
+SHARED = renewed(sys.modules[__name__], "SHARED")
+"""Held while settings are other that all threads share, and while PyTorch exports, which it does on one at a time."""
 
 
 def _renew() -> None:

@@ -5,7 +5,6 @@ beyond the chunk.
 from __future__ import annotations
 
 import struct
-import sys
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +14,8 @@ import zarr
 from zarr.codecs import BloscCodec
 from zarr.registry import register_codec
 
-from .. import budget
+from .. import budget, locks
 from ..errors import InputError
-from ..locks import renewed
 
 HEADER = struct.Struct("<4B3I")  # versions, flags, size of an element; bytes unpacked, of a block, and of all
 
@@ -32,13 +30,11 @@ class CheckedBlosc(BloscCodec):
 
 register_codec("blosc", CheckedBlosc)
 OURS = {"codecs.blosc": f"{CheckedBlosc.__module__}.{CheckedBlosc.__qualname__}"}
-_lock = renewed(sys.modules[__name__], "_lock")
-"""Held while zarr's settings are ours: they are those of all threads, of which one would undo what another needs."""
 
 
 def open_array(path: str) -> Any:
     """What `zarr.open_array` opens to be read."""
-    with _lock, zarr.config.set(OURS):
+    with locks.SHARED, zarr.config.set(OURS):
         array = zarr.open_array(path, mode="r")
     for codec in (getattr(array.metadata, "compressor", None), *(getattr(array.metadata, "filters", None) or ())):
         if isinstance(codec, numcodecs.blosc.Blosc):  # of format 2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ... import locks
 from ...errors import InputError, ModelError
 from ...extras import require
 from ...layers import INPUT, Layer
-from ...locks import unwarned
 from ..check import check_outputs
 from ..records import Layers, Refused, Value
 from .steps import MODELS, REFUSED, TRANSFORMERS, Steps
@@ -82,7 +83,8 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
         )
     layers, transformed = Layers(len(x)), x
     value = before.prepare(layers, Value(INPUT, (n,)))
-    with unwarned(UserWarning):  # of an array where a table with column names was fitted
+    with locks.SHARED, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of an array where a table with column names was fitted
         for _, step in steps:
             transformed = step.transform(transformed)
         if last is not None:

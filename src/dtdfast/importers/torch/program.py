@@ -8,21 +8,18 @@ import contextlib
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ... import locks
 from ...errors import InputError, ModelError
-from ...locks import renewed, unwarned
 from ..outputs import chosen, leaves
 from ..refused import QUANTISED
 from .functional import Exported
 from .refused import BRANCH, WEIGHTS, quantised
-
-_lock = renewed(sys.modules[__name__], "_lock")
-"""Held while PyTorch exports, which it does on one thread at a time, and while switches are changed that all threads
-share."""
 
 
 @dataclass(eq=False)
@@ -192,7 +189,7 @@ def operators() -> Iterator[None]:
     """
     import torch
 
-    with _lock:
+    with locks.SHARED:
         before = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
@@ -231,7 +228,8 @@ def _silence() -> Iterator[None]:
     for handler in handlers:
         handler.addFilter(nothing)
     try:
-        with _lock, unwarned(), contextlib.redirect_stderr(muted):
+        with locks.SHARED, warnings.catch_warnings(), contextlib.redirect_stderr(muted):
+            warnings.simplefilter("ignore")
             yield
     finally:
         muted.thread = None
