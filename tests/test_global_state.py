@@ -95,6 +95,14 @@ def test_numpy_may_raise_errors(rules: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_progress_bar_of_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    closed = (tmp_path / "closed").open("w", encoding="utf-8")
+    closed.close()
+    for stream in (closed, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert len(dtd.explain(LAYERS, X, progress=True, batch_size=2)) == len(X)
+
+
 def test_a_child_of_a_process_that_plans_collects_garbage() -> None:
     """Another thread's plan had stopped the collector when it was made."""
     with program.uncollected():

@@ -264,6 +264,18 @@ def test_what_nannies_set_in_the_environment_ends_with_a_run(monkeypatch: pytest
         assert [os.environ.get(name) for name in nannies] == [given] * len(nannies)
 
 
+def test_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    """In a script that is not protected, and in a process that may have none: Dask says that a nanny failed."""
+
+    def failing(**_: Any) -> None:
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(distributed, "LocalCluster", failing)
+    with pytest.raises(dtd.RunError, match=r"no 2 workers can be started \(Nanny failed to start.\): .*__main__"):
+        dtd.run(LAYERS, IMAGES[:9], out, domain=BOX, workers=2)
+    assert dtd.run(LAYERS, IMAGES[:9], out, domain=BOX, resume=True).explained == 9
+
+
 def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("tcp://127.0.0.1:9", "nowhere", "tcp://"):
         assert cli.main([*map(str, command), "-o", str(tmp_path / "out.zarr"), "--scheduler", address]) == 2

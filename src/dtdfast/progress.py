@@ -25,4 +25,6 @@ def bar(*items: Any, **options: Any) -> Any:
     """A progress bar of tqdm; it shows nothing where the standard error is closed."""
     from .extras import require
 
-    return require("tqdm", "progress").tqdm(*items, disable=sys.stderr is None, **options)
+    return require("tqdm", "progress").tqdm(
+        *items, disable=getattr(sys.stderr, "closed", sys.stderr is None), **options
+    )

@@ -144,9 +144,14 @@ def _environment_kept() -> Iterator[None]:
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:
     if scheduler is None:
         stack.enter_context(_environment_kept())
-        address = stack.enter_context(
-            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-        )
+        try:
+            cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                f"no {workers} workers can be started ({error}): a script calls this below `if __name__ == "
+                '"__main__":`, and a daemonic process cannot; or leave workers out'
+            ) from None
+        address = stack.enter_context(cluster)
     else:
         address = scheduler
     try:
