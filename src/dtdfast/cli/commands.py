@@ -129,26 +129,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
     parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    _demo(commands.add_parser("demo", help="explain small trained networks that ship with dtdfast; writes pictures"))
-    of_data = "%(prog)s MODEL DATA ... -o OUT [options]"
-    _explain(
-        commands.add_parser(
-            "explain", usage=of_data, help="explain photographs, or a whole data set", description=EXPLAIN
-        )
-    )
-    _browse(commands.add_parser("browse", help="a contact sheet of a run over a data set, as HTML", description=BROWSE))
-    _report(
-        commands.add_parser(
-            "report",
-            usage=of_data,
-            help="explanations and their tests as one page of HTML",
-            description=REPORT,
-        )
-    )
-    _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
-    _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
-    _doctor(commands.add_parser("doctor", help="what is usable on this machine, and why not"))
+    for name, options, told, about in (
+        ("demo", _demo, "explain small trained networks that ship with dtdfast; writes pictures", DEMO),
+        ("explain", _explain, "explain photographs, or a whole data set", EXPLAIN),
+        ("browse", _browse, "a contact sheet of a run over a data set, as HTML", BROWSE),
+        ("report", _report, "explanations and their tests as one page of HTML", REPORT),
+        ("inspect", _inspect, "a model's layers, and what of it would be refused", INSPECT),
+        ("plan", _plan, "every step of one explanation, with rules, sizes and memory", PLAN),
+        ("doctor", _doctor, "what is usable on this machine, and why not", DOCTOR),
+    ):
+        options(commands.add_parser(name, help=told, description=about))
     return parser
+
+
+DEMO = """Explains digits and a photograph with small trained networks that ship with dtdfast, writes two pictures, and
+prints their paths and what was measured."""
 
 
 EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json. With -o NAME.zarr: a run over a data
@@ -167,12 +162,25 @@ docs/trust.md say of these maps, with hashes, versions and options. DATA are pho
 or an array of a table's rows or of word numbers."""
 
 
+INSPECT = """The layers of a model, with their shapes and parameters, and every node that would be refused, with the
+reason."""
+
+
+PLAN = """Every step that `explain` would do with these options: rules, sizes, memory. Nothing is computed."""
+
+
+DOCTOR = """Backends, the instruction sets that kernels were compiled for, and the packages of every extra: what is
+usable here, and why the rest is not."""
+
+
 FED = """A photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1.
 Without any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of
 them, 0, 1 and 1 for the others."""
 
 
 DISPLAY = "Display only: they change no number that is stored or printed."
+
+OF_DATA = "%(prog)s MODEL DATA ... -o OUT [options]"
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -182,12 +190,13 @@ def _demo(parser: argparse.ArgumentParser) -> None:
         type=types.path,
         default=Path("dtdfast-demo.png"),
         metavar="PATH",
-        help="where the picture goes (%(default)s)",
+        help="the picture of the digits; that of the photograph goes beside it (%(default)s)",
     )
     parser.set_defaults(run=lambda arguments: _of("demo", "demo")(arguments.output))
 
 
 def _explain(parser: argparse.ArgumentParser) -> None:
+    parser.usage = OF_DATA
     add = parser.add_argument
     _model(parser)
     add(
@@ -300,6 +309,7 @@ def _machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
+    parser.usage = OF_DATA
     add = parser.add_argument
     _model(parser)
     add("data", nargs="+", metavar="DATA", help="images, a folder or glob of them, or a .npy, Zarr or HDF5 array")

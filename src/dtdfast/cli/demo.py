@@ -43,7 +43,8 @@ def demo(path: Path) -> str:
     """Write the picture to `path` and another beside it, PNGs that nobody else has made; the returned text says what
     they show, how it was reached, and what to conclude.
     """
-    require("matplotlib", "plot")
+    for module in ("matplotlib", "safetensors"):
+        require(module, "demo")
     if path.suffix.lower() != ".png":
         raise InputError(f"{readable(str(path))}: the picture is a PNG, so expected a name that ends in .png")
     second = path.with_stem(f"{path.stem}-photograph")
