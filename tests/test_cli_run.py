@@ -29,12 +29,6 @@ from support import classifier
 
 README = Path(__file__).parents[1] / "README.md"
 FED = Preparation(size=(6, 6), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
-SCRIPT = """import sys
-from dtdfast.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())
-"""
 OPTIONS = ("--size", 6, "--channels", "bgr", "--scale", 255, "--mean", "104,117,123")
 
 

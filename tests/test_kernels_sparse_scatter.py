@@ -24,12 +24,12 @@ SHAPES = [
 each_shape = each("case", list(enumerate(SHAPES)), 2)
 
 
-def layer_of(kernels: Kernels, case: Any, n: int = 4) -> Taps:
+def layer_of(kernels: Kernels, case: Any) -> Taps:
     number, (c_in, c_out, count, kernel) = case
     # of a transposed product: the last tap first
     taps = tuple(product(*(tuple(k // 2 - i for i in range(k)) for k in kernel)))
     layer = Taps(
-        "DENSE", kernels, np.random.default_rng(40 + number), n, c_in, c_out, count=count, taps=taps, gap=number % 2
+        "DENSE", kernels, np.random.default_rng(40 + number), 4, c_in, c_out, count=count, taps=taps, gap=number % 2
     )
     layer.sieve(0.9)
     return layer

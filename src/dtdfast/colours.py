@@ -44,7 +44,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
+def of_pixels(relevance: ArrayLike, smooth: float) -> NDArray[np.float64]:
     """The relevance of every pixel (h, w) of one image: channels summed; under a Gaussian if that is asked for.
 
     Raises

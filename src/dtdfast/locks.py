@@ -12,10 +12,10 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_owners: WeakKeyDictionary[Any, tuple[str, Any]] = WeakKeyDictionary()
+_owners: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def renewed(owner: Any, name: str, make: Any = threading.RLock) -> Any:
+def renewed(owner: Any, name: str) -> Any:
     """A new lock for `owner`, replaced by a new one in every forked child.
 
     A fork copies a lock as it is; the thread that holds it is not copied, so nobody in the child would ever release it.
@@ -24,8 +24,8 @@ def renewed(owner: Any, name: str, make: Any = threading.RLock) -> Any:
     ----------
     owner : object (or module) that keeps the lock as its attribute `name`, and looks it up there each time
     """
-    _owners[owner] = name, make
-    return make()
+    _owners[owner] = name
+    return threading.RLock()
 
 
 SHARED = renewed(sys.modules[__name__], "SHARED")
@@ -33,8 +33,8 @@ SHARED = renewed(sys.modules[__name__], "SHARED")
 
 
 def _renew() -> None:
-    for owner, (name, make) in list(_owners.items()):
-        setattr(owner, name, make())
+    for owner, name in list(_owners.items()):
+        setattr(owner, name, threading.RLock())
 
 
 if hasattr(os, "register_at_fork"):

@@ -54,8 +54,8 @@ def explain_blocks(
     outputs: Any,
     *,
     clip: bool,
-    progress: bool = False,
-    account: Account | None = None,
+    progress: bool,
+    account: Account | None,
 ) -> Ledger | None:
     """Relevance (n, t, *leaves) into `view`, outputs (n, *out) into `outputs` unless it is None; with an account, for
     which there must be outputs, the ledger too. `clip` raises a negative start.

@@ -27,9 +27,9 @@ KT = Any  # a symbolic tensor
 Build = Callable[[KT], KT]
 
 
-def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
+def randomised(model: keras.Model) -> keras.Model:
     """Every weight random, none zero: variances positive, kernels He-initialised."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for weight in model.weights:
         shape, name = tuple(weight.shape), weight.path.rsplit("/", 1)[-1]
         if "variance" in name or name == "gamma":

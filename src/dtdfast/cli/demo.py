@@ -159,10 +159,10 @@ def _sums(relevance: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(relevance.reshape(len(relevance), -1).sum(axis=1, dtype=np.float64))
 
 
-def _seconds(call: Callable[[], object], repeats: int = 5) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     """Best of a few calls: what the machine can do, not what else it was doing."""
     times = []
-    for _ in range(repeats):
+    for _ in range(5):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

@@ -40,6 +40,7 @@ PARTS: dict[type, tuple[str, ...]] = {
 }
 """What else is code, and what it is made of."""
 LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+AT_ONCE = 1 << 24  # words of a storage on another device, summed together
 """Whose classes and variables nobody changes."""
 
 
@@ -266,11 +267,11 @@ def checksum(torch: Any, device: Any, storage: Any) -> Any:
     return lib.dtd_checksum(ffi.cast("void *", octets.data_ptr()), n_pairs, kernel_threads(None)), rest
 
 
-def _sum_elsewhere(torch: Any, words: Any, chunk: int = 1 << 24) -> tuple[int, ...]:
+def _sum_elsewhere(torch: Any, words: Any) -> tuple[int, ...]:
     """The same purpose in PyTorch's operations, on the words' own device."""
     sums = []
-    for first in range(0, len(words), chunk):
-        part = words[first : first + chunk]
+    for first in range(0, len(words), AT_ONCE):
+        part = words[first : first + AT_ONCE]
         mixed = (part ^ (part >> 32)) + torch.arange(1, len(part) + 1, device=part.device) * -7046029254386353131
         mixed = mixed * -4658895280553007687
         sums.append(((mixed ^ (mixed >> 29)) * -7723592293110705685).sum())

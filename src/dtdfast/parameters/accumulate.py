@@ -133,7 +133,7 @@ class Accumulator:
         found: dict[int, Entry] = {}
         rest: list[Any] = []
         for executor, sums in self._sums.values():
-            entries_of(self._layers, executor.program, sums.found(), self._positions, found, rest)
+            entries_of(executor.program, sums.found(), self._positions, found, rest)
         for position, entry in found.items():
             if not np.isfinite(entry.relevance).all():
                 raise NumericsError(f"{at(position, self._layers[position])}: the relevance of its weights overflowed")

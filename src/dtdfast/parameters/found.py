@@ -53,7 +53,6 @@ class Rest:
 
 
 def entries_of(
-    layers: list[Layer],
     program: Program,
     operands: list[OfWeights],
     positions: frozenset[int],

@@ -122,7 +122,7 @@ def _channel_axis(entry: Entry) -> int:
     return axis_of(entry.record.axis, entry.shape, "Linear") if isinstance(entry.record, L.Linear) else 0
 
 
-def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[int] = ()) -> Folding:
+def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[int]) -> Folding:
     """Fold what folds exactly; `outside` are the positions that someone outside reads (output, stop), `kept` affine
     maps that stay.
     """

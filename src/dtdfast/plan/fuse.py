@@ -122,7 +122,7 @@ def without_unread(steps: list[Step], touched: dict[int, list[int]]) -> list[Ste
     return kept[::-1]
 
 
-def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
+def fuse_products(steps: list[Step], book: Book | None) -> list[Step]:
     """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r; without what nobody reads.
 
     Where a ledger sums r, it is taken up to them: each writes memory of its own, which is summed and multiplied there.

@@ -62,7 +62,7 @@ def build(
     return Network(units, builder.tensors, builder.input, builder.at[last], folding.taken, builder.at)
 
 
-def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
+def make_units(builder: Builder, narrow: Narrowed | None) -> list[Unit]:
     """Entry by entry; then every tensor knows its readers."""
     cuts: dict[tuple[int, Place], Tensor] = {}
 

@@ -47,7 +47,7 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
         raise LayerError(f"no relevance reaches {where}: nothing that is explained is computed from it")
     if not gradient:
         _refuse_signs(network, layers)
-    _forms(network, leaves, gradient)
+    _forms(network, gradient)
     for unit in network.units:
         if isinstance(unit, Neuron) and unit.in_relevance and unit.out is not leaves:
             unit.reduce(gradient=gradient)
@@ -78,7 +78,7 @@ def _refuse_signs(network: Network, layers: list[L.Layer]) -> None:
             behind.add(unit.out.index)
 
 
-def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
+def _forms(network: Network, gradient: bool) -> None:
     network.output.form = "c" if gradient else "R"
     signed = {u.out.index for u in network.units if isinstance(u, Neuron) and u.row is not None and u.row.by_sign}
     known: dict[int, set[int]] = {}

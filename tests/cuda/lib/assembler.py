@@ -53,8 +53,7 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     instructions are listed and counted; the first target follows in the long form only, since making PTX takes most of
     the time. Else the last target's PTX is made from that of the first.
     """
-    from dtdfast.cuda.compile.compiler import linked, ptx_of
-    from dtdfast.cuda.compile.ptx import improved
+    from dtdfast.cuda.compile.compiler import improved, linked, ptx_of
 
     row: dict[str, Any] = {"targets": {}}
     alone = kernel.constants[0] in WGMMA  # of sm_90a

@@ -170,9 +170,8 @@ load_byte, load_short = _loader(_global, "load_byte", np.uint8), _loader(_global
 store, store4 = _storer(_global, "store", np.float32), _storer(_global, "store4", np.float32, 4)
 store_long = _storer(_global, "store_long", np.int64)
 store_byte, store_short = _storer(_global, "store_byte", np.uint8), _storer(_global, "store_short", np.uint16)
-shared_load, shared_load4 = (
-    _loader(_shared, name, np.float32, n) for name, n in (("shared_load", 1), ("shared_load4", 4))
-)
+shared_load = _loader(_shared, "shared_load", np.float32)
+shared_load4 = _loader(_shared, "shared_load4", np.float32, 4)
 shared_load_int = _loader(_shared, "shared_load_int", np.int32)
 shared_store, shared_store2 = (_storer(_shared, f"shared_store{n}", np.float32, int(n or 1)) for n in ("", "2"))
 shared_store4_words = _storer(_shared, "shared_store4_words", np.uint32, 4)
@@ -285,7 +284,6 @@ def _mma(kind: str) -> Callable[..., None]:
 
 
 mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
-
 
 _matrices = partial(tensor_cores.matrices, lambda address: _shared_bytes(address, 16).view(np.uint16))
 _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {

@@ -208,7 +208,7 @@ def of_bundle(data: bytes, rng: Random) -> bytes:
 # ------------------------------------------------------------------------------------------------------------ protobuf
 
 
-def of_message(message: Any, rng: Random, texts: tuple[str, ...] = ()) -> None:
+def of_message(message: Any, rng: Random, texts: tuple[str, ...]) -> None:
     """One to three fields of a protobuf message, or of one within it, changed in place."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         held = list(_messages(message))

@@ -73,12 +73,12 @@ class Counting(Reader):
         return result
 
 
-def of_torch(module: nn.Module, x: Tensor, output: str | int | None = None, **given: Tensor) -> Covered:
+def of_torch(module: nn.Module, x: Tensor, **given: Tensor) -> Covered:
     """Of the graph that torch.export makes."""
     with torch.no_grad():
         exported = from_module(module, x, given).exported
         for graph in (exported.quick, exported.whole) if exported.quick is not None else (exported.whole,):
-            reader, layers = Counting(graph, two(x), output, given), None
+            reader, layers = Counting(graph, two(x), None, given), None
             try:
                 layers = reader.read()
             except (dtd.ModelError, Refused) as error:

@@ -14,7 +14,6 @@ Of `wgmma` warp w of four holds A and C of rows 16w … 16w + 15 likewise; C is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -53,9 +52,7 @@ def _intrinsic(n_arguments: int, result: Any, codegen: Callable[..., Any]) -> An
     return intrinsic(space["typing"])
 
 
-def _instruction(
-    text: str, outs: str = "", ins: str = "", *, memory: bool = False, tied: dict[int, int] | None = None
-) -> Any:
+def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = False) -> Any:
     """An intrinsic that is one instruction of PTX.
 
     Parameters
@@ -63,13 +60,12 @@ def _instruction(
     text : $0, $1 … are its operands, results first
     outs, ins : a letter per operand: f float32, d float64, i an integer, r a word, l a 64-bit integer
     memory : touches memory, or must stay where it is
-    tied : inputs that share the register of a result
     """
     results = [_TYPES[o][0] for o in outs]
     lows = [_TYPES[o][1] for o in outs]
     result: Any = types.void if not outs else results[0] if len(outs) == 1 else types.UniTuple(results[0], len(outs))
     low: Any = ir.VoidType() if not outs else lows[0] if len(outs) == 1 else ir.LiteralStructType(lows)
-    given = [str((tied or {}).get(k, _TYPES[letter][2])) for k, letter in enumerate(ins)]
+    given = [_TYPES[letter][2] for letter in ins]
     constraints = ",".join(["=" + _TYPES[o][2] for o in outs] + given + ["~{memory}"] * memory)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -93,25 +89,6 @@ def text_of(
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
-    if "wgmma" in text and cc == HOPPER:
-        # a call, as which a division comes, makes the linker wait after each wgmma; "full" errs by 2 units at most
-        text = text.replace(".target sm_90", ".target sm_90a").replace("div.rn.f32", "div.full.f32")
-    return improved(text) if cc >= HOPPER else text
-
-
-HOPPER = (9, 0)
-_IMPROVED = (
-    (r"max\.f32 t, (\S+), 0f00000000; cvt\.rna\.tf32\.f32 (\S+), t;", r"cvt.rn.relu.tf32.f32 \2, \1;"),
-    (r"cvt\.rna\.tf32", "cvt.rn.tf32"),
-)
-
-
-def improved(text: str) -> str:
-    """PTX with what one instruction does from Hopper on: rounding to tf32, before it three, and of the positive
-    part.
-    """
-    for old, new in _IMPROVED:
-        text = re.sub(old, new, text)
     return text
 
 

@@ -165,8 +165,8 @@ def block_sums(
     out: Strided,
     blocks: int,
     views: Sequence[Strided],
-    longs: Sequence[int] = (),
-    floats: Sequence[float] = (),
+    longs: Sequence[int],
+    floats: Sequence[float],
 ) -> list[Launch]:
     """Launches that sum what a body of kernels/sums.py gives for the elements of each sample, block by block.
 

@@ -134,9 +134,6 @@ class Records:
     def add(self, cls: type[L.Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         return self.layers.add(cls, sources, name, **fields)
 
-    def _named(self, name: str | None, cls: type[L.Layer], *sources: Value, **fields: Any) -> Value:
-        return self.add(cls, sources, name, **fields)
-
     def plain(self, tensor: Tensor) -> Value:
         """In Keras's order."""
         n = len(tensor.value.shape)

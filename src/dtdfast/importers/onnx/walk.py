@@ -118,7 +118,7 @@ class Walk:
         batch: int,
         sample: Shape,
         integer: bool,
-        beside: Sequence[Beside] = (),
+        beside: Sequence[Beside],
     ) -> None:
         self._graph, self._opset, self._tensors, self._sample = graph, opset, tensors, sample
         self._helper = require("onnx.helper", "onnx")

@@ -22,7 +22,7 @@ def _matrix(records: Records, x: Value, value: Any, what: str) -> Array:
     return products.of_matrices(np.asarray(records.array(value, what), np.float64), x, records.n_batch)
 
 
-def _multiplied(records: Records, call: Call, a: Any, b: Any) -> Value:
+def _multiplied(records: Records, a: Any, b: Any) -> Value:
     """The matrix product a @ b."""
     if isinstance(a, Value) and isinstance(b, Value):
         return attention.product(records.add, a, b)
@@ -33,7 +33,7 @@ def _multiplied(records: Records, call: Call, a: Any, b: Any) -> Value:
 
 def _matmul(records: Records, call: Call) -> Value:
     names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec")}.get(call.name, ("self", "other"))
-    return _multiplied(records, call, *(getattr(call, n) for n in names))
+    return _multiplied(records, *(getattr(call, n) for n in names))
 
 
 def _addmm(records: Records, call: Call) -> Value:
@@ -46,7 +46,7 @@ def _addmm(records: Records, call: Call) -> Value:
         return added(
             records, call, call.self if beta == 1 else affine(records, call, call.self, beta, 0.0), value, alpha
         )
-    y = _multiplied(records, call, a, b)
+    y = _multiplied(records, a, b)
     y = y if alpha == 1 else algebra.scaled(records.add, y, alpha)
     other = call.self
     if not isinstance(other, Value):
