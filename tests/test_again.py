@@ -20,6 +20,7 @@ from dtdfast.plan import again
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
 from dtdfast.plan.program import Program
+from dtdfast.plan.steps import Buffer, Step, View
 from graphs import Graph, graphs
 from support import LONG
 
@@ -113,15 +114,30 @@ def test_memory_grows_with_the_root_of_the_depth() -> None:
     assert fits.again in str(fits)
 
 
-def test_no_more_than_the_budget_asks_for() -> None:
+def test_no_more_than_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made = program(network("llama").layers, (9,), "attnlrp")
     whole = lower(made, 2, 1)
     assert not lower(made, 2, 1, most=whole.arena).again
     work = [lower(made, 2, 1, most=int(part * whole.arena)).macs for part in (0.95, 0.8, 0.6)]
     assert whole.macs < work[0] <= work[1] <= work[2]
+    for number in again.SEGMENTS[2:7]:  # however fine the segments, no more of them than it takes
+        monkeypatch.setattr(again, "SEGMENTS", (number,))
+        assert lower(made, 2, 1, most=int(0.95 * whole.arena)).macs < lower(made, 2, 1, most=0).macs
+    monkeypatch.undo()
     threads = lower(made, 2, 1, most=whole.arena + 2 * whole.local, threads=2)
     assert not threads.again
     assert lower(made, 2, 1, most=whole.arena + whole.local, threads=2).again
+
+
+@pytest.mark.parametrize("later", ["NORM", "MOVE"])
+def test_what_was_made_of_numbers_that_change_is_kept(later: str) -> None:
+    """A step cannot run again where something was added to what it reads."""
+    x, a, y, z = (Buffer(name, (4,), "n", external="x" * (name == "x")) for name in "xayz")
+    makes = Step("MOVE", None, View(a), View(x))
+    reads, last = Step("NORM", None, View(y), View(a)), Step("NORM", None, View(z), View(y))
+    changes = Step("MOVE", None, View(a if later == "MOVE" else z), View(x), accumulate=True)
+    values = again.Values([makes, reads, changes, last], [Step("MOVE", None, View(x), View(y))], (1, 1), ())
+    assert values._made[id(y)].kept == (later == "MOVE")
 
 
 def test_nothing_runs_twice_on_the_way_back_and_targets_share_it() -> None:

@@ -150,6 +150,8 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "(n, 2, 4, 4)"]),
     "kernel larger than its input": (wired(dtd.Conv(ONES((3, 2, 5, 3)))), dtd.ShapeError, ["layer 0 (Conv)", "5", "4"]),
     "window larger than its input": (wired(dtd.MaxPool(5)), dtd.ShapeError, ["layer 0 (MaxPool)", "5", "4"]),
+    "no window at all": (
+        wired(dtd.MaxPool(6, stride=2, ceil_mode=True)), dtd.ShapeError, ["layer 0 (MaxPool)", "spans 6", "4"]),
     "window of padding alone": (wired(dtd.AvgPool(2, padding=2)), dtd.ShapeError, ["layer 0 (AvgPool)", "padding",
     "window"]),
     "pool on features": (lambda: explain(broken(4, dtd.AvgPool(2)), image()), dtd.ShapeError, ["layer 4 (AvgPool)",

@@ -31,13 +31,14 @@ def written(path: Path, n_attributes: int, **options: Any) -> None:
                 file[name].attrs[f"attribute {number}"] = "a text" * number
 
 
-@pytest.mark.parametrize("n_attributes", [0, 1, 7, 40])
+@pytest.mark.parametrize(("n_attributes", "ordered"), [(0, False), (1, False), (7, False), (7, True), (40, False)])
 @pytest.mark.parametrize("userblock", [0, 1024])
 @pytest.mark.parametrize("libver", [("earliest", "v108"), "v110", "v114", "latest"])
 def test_a_header_says_what_is_kept_elsewhere(
-    tmp_path: Path, libver: Any, userblock: int, n_attributes: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, libver: Any, userblock: int, n_attributes: int, ordered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.h5"
+    monkeypatch.setattr(h5py.get_config(), "track_order", ordered)  # of attributes too: their messages have a number
     try:
         written(path, n_attributes, libver=libver, userblock_size=userblock)
     except (ValueError, TypeError, OSError):

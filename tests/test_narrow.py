@@ -251,13 +251,17 @@ def test_two_picked_tokens_and_stops_between() -> None:
     net = decoder()
     n = len(net.layers) - 1
     both = [*net.layers[:-1], *(dtd.Slice(1, k, k + 1, inputs=n - 1) for k in (0, 3))]
-    layers = picking([*both, dtd.Concat(2, inputs=(n, n + 1))], [], 48)
-    with whole_plans():
-        whole = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
-        expected = whole.explain(WORDS_OF, 1)
-    explainer = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
-    np.testing.assert_array_equal(explainer.explain(WORDS_OF, 1), expected)
-    assert planned(explainer, (N_TOKENS,), None).macs == planned(whole, (N_TOKENS,), None).macs
+    for layers in (
+        picking([*both, dtd.Concat(2, inputs=(n, n + 1))], [], 48),
+        picking(net.layers[:-1], [dtd.Gather((0, 3), 1)], 48),
+        picking(net.layers[:-1], [dtd.Slice(1, 0, 4, 3)], 48),
+    ):
+        with whole_plans():
+            whole = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
+            expected = whole.explain(WORDS_OF, 1)
+        explainer = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
+        np.testing.assert_array_equal(explainer.explain(WORDS_OF, 1), expected)
+        assert planned(explainer, (N_TOKENS,), None).macs == planned(whole, (N_TOKENS,), None).macs
     layers = picking(net.layers[:-1], PICKS["first"], 24)
     for stop in [position for position, record in enumerate(layers[:n]) if isinstance(record, dtd.Add)]:
         found = dtd.Explainer(layers, rules="lrp-epsilon", backend="cpu", stop=stop).explain(WORDS_OF, 2)

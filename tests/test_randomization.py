@@ -35,6 +35,16 @@ def test_cascade_ends_at_an_untrained_network(rng: np.random.Generator) -> None:
         diagnostics.parameter_randomization([dtd.ReLU()], rng.random((2, 4)))
 
 
+def test_what_is_random_in_every_step() -> None:
+    """Alone, or with all that was before it."""
+    layers, steps = list(digits()[0]), [(8,), (6,), (2, 3), (0,)]
+    for order, expected in (("independent", steps), ("cascading", [(8,), (6, 8), (2, 3, 6, 8), (0, 2, 3, 6, 8)])):
+        layers[3] = dtd.Scale(np.ones(16))
+        made = randomization._networks(layers, steps, order, np.random.default_rng(0))
+        changed = [tuple(p for p, record in enumerate(network) if record is not layers[p]) for network in made]
+        assert changed == expected
+
+
 def test_norms_are_randomised_with_their_layer() -> None:
     net = nets.SMALL["video_cnn"]()
     assert sum(isinstance(layer, dtd.BatchNorm) for layer in net.layers) == 2

@@ -70,13 +70,8 @@ def gathered(
     """Compute everything."""
     layers = list(layers)
     options, given = split(options)
-    taken = {record.name for record in layers if isinstance(record, Given)}
-    if (wrong := next((name for name in given if name not in taken), None)) or "stop" in options:
-        raise InputError(f"{wrong or 'stop'}= is no option of a report, nor what a Given of the network is called")
-    first = beside_rows(given, slice(0, shown))
-    if unknown := [name for name in tests if name not in TESTS]:
-        raise InputError(f"tests holds {unknown[0]!r}, expected some of {', '.join(TESTS)}")
-    named = _named(rules)
+    _check(layers, given, options, tests)
+    first, named = beside_rows(given, slice(0, shown)), _named(rules)
     main = next(iter(named))
     explainer = Explainer(layers, **options, rules=named[main])
     predictions = explainer.predict(inputs.x, **given)
@@ -100,47 +95,15 @@ def gathered(
         contrast = np.stack([inputs.summed(raw[:, k]) for k in range(2)], axis=1)
     own = isinstance(layers[-1], Softmax) and not layers[-1].log
     chances = predictions if own else softmax(outputs) if n_classes > 1 else None
-
-    def class_of(n: int, k: int) -> dict[str, Any]:
-        return {
-            "target": k,
-            "label": None if labels is None else str(labels[k]),
-            "output": float(outputs[n, k]),
-            "probability": None if chances is None else float(chances[n, k]),
-        }
-
-    samples = []
-    for n in range(min(shown, len(inputs.x))):
-        order = np.argsort(-outputs[n], kind="stable")[:TOP]
-        sample = {
-            "name": inputs.names[n],
-            "sha256": digest_of(inputs.x[n]),
-            **class_of(n, int(index[n])),
-            "against": None if other is None else class_of(n, int(other[n])),
-            "top": [class_of(n, int(k)) for k in order],
-            "rules": {k: {"error": v} if isinstance(v, str) else {"sum": _sum(v[n])} for k, v in maps.items()},
-            "ledger": _account(ledger, n),
-        }
-        if inputs.kind != PICTURES:
-            sample["inputs"] = _each(inputs, maps, n)
-        samples.append(sample)
-    used = {name: inputs.summed(values[:shown]) for name, values in good.items()}
+    answers = _Answers(outputs, chances, labels, index, other)
+    samples = [_sample(n, inputs, answers, maps, ledger) for n in range(min(shown, len(inputs.x)))]
     case = Case(layers, inputs, index, other, {k: named[k] for k in good}, options, given, seed)
-    checks = checked(case, good, tests)
-    parameters = sum(v.size for r in layers for v in vars(r).values() if isinstance(v, np.ndarray))
     about = {
         "dtdfast": __version__,
         "title": title or "Explanations",
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {"layers": len(layers), "parameters": parameters, "sha256": model_digest(layers)},
-        "data": {
-            "kind": inputs.kind,
-            "samples": len(inputs.x),
-            "shape": list(inputs.x.shape),
-            "dtype": inputs.x.dtype.str,
-            "sha256": digest_of(inputs.x),
-            "beside": {name: described(np.asarray(take(v)[0]), layers) for name, v in given.items()},
-        },
+        "model": _model(layers),
+        "data": _data(inputs, given, layers),
         "files": [{"name": readable(Path(path).name), "sha256": _of_file(path)} for path in files],
         "preparation": None if preparation is None else {"text": str(preparation), **asdict(preparation)},
         "options": {
@@ -148,19 +111,89 @@ def gathered(
             "seed": seed,
             **described(options, layers),
         },
-        "environment": {
-            "dtdfast": __version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "backend": explainer.backend,
-        },
+        "environment": _environment(explainer.backend),
         "rule": main,
         "probability": None if chances is None else "the network's" if own else "softmax of the outputs",
         "samples": samples,
-        "tests": [asdict(check) for check in checks],
+        "tests": [asdict(check) for check in checked(case, good, tests)],
     }
+    used = {name: inputs.summed(values[:shown]) for name, values in good.items()}
     return Gathered(about, inputs, used, contrast, ledger, layers)
+
+
+def _check(layers: list[Layer], given: dict[str, Any], options: dict[str, Any], tests: Sequence[str]) -> None:
+    """Refuse names of options, Givens and tests that mean nothing here."""
+    taken = {record.name for record in layers if isinstance(record, Given)}
+    if (wrong := next((name for name in given if name not in taken), None)) or "stop" in options:
+        raise InputError(f"{wrong or 'stop'}= is no option of a report, nor what a Given of the network is called")
+    if unknown := [name for name in tests if name not in TESTS]:
+        raise InputError(f"tests holds {unknown[0]!r}, expected some of {', '.join(TESTS)}")
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the network says of every sample.
+
+    Parameters
+    ----------
+    outputs, chances : (n, classes); probabilities, or None for a network of one output
+    index, other : of the class that is explained, and of that set against it, if there is one
+    """
+
+    outputs: Array
+    chances: Array | None
+    labels: Sequence[str] | None
+    index: Array
+    other: Array | None
+
+    def entry(self, n: int, k: int) -> dict[str, Any]:
+        """Of one class of a sample."""
+        return {
+            "target": k,
+            "label": None if self.labels is None else str(self.labels[k]),
+            "output": float(self.outputs[n, k]),
+            "probability": None if self.chances is None else float(self.chances[n, k]),
+        }
+
+
+def _sample(n: int, inputs: Inputs, answers: _Answers, maps: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+    order = np.argsort(-answers.outputs[n], kind="stable")[:TOP]
+    sample = {
+        "name": inputs.names[n],
+        "sha256": digest_of(inputs.x[n]),
+        **answers.entry(n, int(answers.index[n])),
+        "against": None if answers.other is None else answers.entry(n, int(answers.other[n])),
+        "top": [answers.entry(n, int(k)) for k in order],
+        "rules": {k: {"error": v} if isinstance(v, str) else {"sum": _sum(v[n])} for k, v in maps.items()},
+        "ledger": _account(ledger, n),
+    }
+    return sample if inputs.kind == PICTURES else sample | {"inputs": _each(inputs, maps, n)}
+
+
+def _model(layers: list[Layer]) -> dict[str, Any]:
+    parameters = sum(v.size for r in layers for v in vars(r).values() if isinstance(v, np.ndarray))
+    return {"layers": len(layers), "parameters": parameters, "sha256": model_digest(layers)}
+
+
+def _data(inputs: Inputs, given: dict[str, Any], layers: list[Layer]) -> dict[str, Any]:
+    return {
+        "kind": inputs.kind,
+        "samples": len(inputs.x),
+        "shape": list(inputs.x.shape),
+        "dtype": inputs.x.dtype.str,
+        "sha256": digest_of(inputs.x),
+        "beside": {name: described(np.asarray(take(v)[0]), layers) for name, v in given.items()},
+    }
+
+
+def _environment(backend: str) -> dict[str, Any]:
+    return {
+        "dtdfast": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "backend": backend,
+    }
 
 
 def _named(rules: Sequence[Any]) -> dict[str, Any]:
