@@ -42,6 +42,7 @@ def test_half_of_the_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"sys/fs/cgroup/memory.max": "5242880\n"}, 5 * MIB),
         ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "6291456\n"}, 6 * MIB),
         ({"proc/self/cgroup": "0::/slice/job\n", "sys/fs/cgroup/slice/memory.max": "4194304"}, 4 * MIB),
+        ({"proc/self/cgroup": "0::/slice:job:7\n", "sys/fs/cgroup/slice:job:7/memory.max": "2097152"}, 2 * MIB),
         ({"proc/self/cgroup": "3:cpu,memory:/job\n", "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "3145728"},
         3 * MIB),
     ],

@@ -22,6 +22,7 @@ from PIL import Image
 import dtdfast as dtd
 from dtdfast import cli
 from dtdfast.images import Preparation
+from dtdfast.runs import lock as locks
 from dtdfast.runs.lock import locked
 from run_support import COMMAND, ENVIRONMENT, INTERRUPTIBLE, PATIENCE, run, start, stored, wait_for
 
@@ -298,6 +299,32 @@ def test_a_lock_of_others_stays(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert explain(data, *(() if out == "maps.zarr" else ("--size", 8)), out=out) == 2
         assert "move it away" in capsys.readouterr().err
         assert Path(lock).read_text() == "mine"
+
+
+def test_a_lock_that_its_holder_removes_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our opening and our locking it; else two would hold a lock, one of them without a name."""
+    path, taken, really = tmp_path / "lock", list[int](), locks._lock
+
+    def late(file: int) -> None:
+        if not taken:
+            path.unlink()
+        taken.append(file)
+        really(file)
+
+    monkeypatch.setattr(locks, "_lock", late)
+    with locked(path, tmp_path / "out"):
+        assert path.exists()
+    assert len(taken) == 2
+
+
+def test_an_empty_file_of_others_is_held_and_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with locked(path, tmp_path / "out"):
+        assert path.read_bytes() == b""
+    assert path.exists()
 
 
 def test_one_process_at_a_time_writes_pictures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import zarr
 import dtdfast as dtd
 from dtdfast import concepts
 from dtdfast.data import digits
-from dtdfast.runs import lock, store
+from dtdfast.runs import store
 from dtdfast.runs.lock import locked
 from dtdfast.runs.manifest import described, model_digest
 from run_support import contents, stored
@@ -213,29 +213,3 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, killed: bool) -> None:
     with locked(path, tmp_path / "out"):
         pass
     assert not path.exists()
-
-
-def test_a_lock_that_its_holder_removes_meanwhile_is_taken_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between our opening and our locking it; else two would hold a lock, one of them without a name."""
-    path, taken, really = tmp_path / "lock", list[int](), lock._lock
-
-    def late(file: int) -> None:
-        if not taken:
-            path.unlink()
-        taken.append(file)
-        really(file)
-
-    monkeypatch.setattr(lock, "_lock", late)
-    with locked(path, tmp_path / "out"):
-        assert path.exists()
-    assert len(taken) == 2
-
-
-def test_an_empty_file_of_others_is_held_and_left_behind(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    with locked(path, tmp_path / "out"):
-        assert path.read_bytes() == b""
-    assert path.exists()
