@@ -64,8 +64,7 @@ ALWAYS_INLINE void add(double *out, const real *sums, int64_t n)
         out[j] += (double)sums[j];
 }
 
-/* ---------------------------------------------------------------------------------------------------- rows by columns
- */
+/* -------------------------------------------------------------------------------------------------- rows by columns */
 
 /* row[r]: where the input of a row is, behind the position; `together`: side by side. */
 ALWAYS_INLINE void run_tile(const real *x, const int64_t *row, const block *b, const real *packed, real *sums,
@@ -136,8 +135,7 @@ static void run_item(const gradient_job *job, int64_t item, int64_t first, int64
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ channel by channel
- */
+/* ----------------------------------------------------------------------------------------------- channel by channel */
 
 /* One item: some taps of VL channels. */
 static void run_channels(const gradient_job *job, int64_t item, int64_t first, int64_t last)
@@ -165,8 +163,7 @@ static void run_channels(const gradient_job *job, int64_t item, int64_t first, i
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ one position
- */
+/* ----------------------------------------------------------------------------------------------------- one position */
 
 /* As many doubles as fill a vector. */
 typedef double wide __attribute__((vector_size(VECTOR), aligned(sizeof(double)), may_alias));
@@ -235,8 +232,7 @@ static void run_pairs(void *context, int64_t first, int64_t last)
         run_pair(context, pair);
 }
 
-/* --------------------------------------------------------------------------------------------------------------- step
- */
+/* ------------------------------------------------------------------------------------------------------------- step */
 
 /* A chunk of blocks after the other, so that x and m come from memory once for all items. */
 static void run_items(void *context, int64_t first, int64_t last)

@@ -177,6 +177,7 @@ static double rho_of(dtd_line x, int64_t n, double mean, double epsilon)
     return 1 / sqrt(sum / n + epsilon);
 }
 
+/* out = (x - mean x)·rho·w + b, factor = rho = 1 / sqrt(mean (x - mean x)² + epsilon) */
 static void run_norm(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
@@ -214,8 +215,7 @@ void NAME(norm)(const dtd_step *s, void *const *bases, int n_threads)
     each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_norm);
 }
 
-/* --------------------------------------------------------------------------------------------- products with its
- * matrix */
+/* ----------------------------------------------------------------------------------------- products with its matrix */
 
 typedef void (*entries_function)(double by, const real *weight, double gamma, double *entries, int64_t n);
 
@@ -327,8 +327,7 @@ void NAME(norm_taps)(const dtd_step *s, void *const *bases, int n_threads)
     each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_products);
 }
 
-/* ------------------------------------------------------------------------------------------------- the true derivative
- */
+/* ---------------------------------------------------------------------------------------------- the true derivative */
 
 /* out (+)= rho·(g - mean g - x̂·mean(g·x̂)), where g = w·x and x̂ = (m - mean m)·rho; no means of m and g without
  * `centred` */

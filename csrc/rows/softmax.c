@@ -120,8 +120,8 @@ static real largest_lane(vec v)
     return lane[0];
 }
 
-/* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), x times the coefficient, over those that are selected; 0 for
- * the others.  factor gets (max x, 1 / sum); with m = (max x, 1 / sum), out may be some of the elements of a line */
+/* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), x times the coefficient, over those whose selector is not 0;
+ * else 0.  factor gets (max x, 1 / sum); with m = (max x, 1 / sum), out may be some of the elements of a line */
 static void run_softmax(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;

@@ -129,21 +129,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
     parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for name, options, told, about in (
-        ("demo", _demo, "explain small trained networks that ship with dtdfast; writes pictures", DEMO),
+    for name, options, told, more in (
+        ("demo", _demo, "explain small trained networks that ship with dtdfast; writes two pictures", ""),
         ("explain", _explain, "explain photographs, or a whole data set", EXPLAIN),
         ("browse", _browse, "a contact sheet of a run over a data set, as HTML", BROWSE),
         ("report", _report, "explanations and their tests as one page of HTML", REPORT),
-        ("inspect", _inspect, "a model's layers, and what of it would be refused", INSPECT),
-        ("plan", _plan, "every step of one explanation, with rules, sizes and memory", PLAN),
-        ("doctor", _doctor, "what is usable on this machine, and why not", DOCTOR),
+        ("inspect", _inspect, "a model's layers, and what of it would be refused", ""),
+        ("plan", _plan, "every step of one explanation, with rules, sizes and memory", ""),
+        ("doctor", _doctor, "what is usable on this machine, and why not", ""),
     ):
-        options(commands.add_parser(name, help=told, description=about))
+        options(commands.add_parser(name, help=told, description=more or f"{told[0].upper()}{told[1:]}."))
     return parser
-
-
-DEMO = """Explains digits and a photograph with small trained networks that ship with dtdfast, writes two pictures, and
-prints their paths and what was measured."""
 
 
 EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json. With -o NAME.zarr: a run over a data
@@ -160,17 +156,6 @@ REPORT = """One page of HTML that needs no other file and no network: of each sa
 contrast with the runner-up, several rules side by side, and where its relevance went; then what the tests of
 docs/trust.md say of these maps, with hashes, versions and options. DATA are photographs, fed as `explain` feeds them,
 or an array of a table's rows or of word numbers."""
-
-
-INSPECT = """The layers of a model, with their shapes and parameters, and every node that would be refused, with the
-reason."""
-
-
-PLAN = """Every step that `explain` would do with these options: rules, sizes, memory. Nothing is computed."""
-
-
-DOCTOR = """Backends, the instruction sets that kernels were compiled for, and the packages of every extra: what is
-usable here, and why the rest is not."""
 
 
 FED = """A photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1.
