@@ -1,4 +1,4 @@
-"""The memory budget: half of what there is, or what DTDFAST_MEMORY says."""
+"""The memory budget: half of what there is, or what DTDFAST_MEMORY says; what `explain` keeps within it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.budget import budget, machine_memory, readable, require
+from dtdfast.cache import Cache
 
 MIB = 2**20
 
@@ -80,3 +81,36 @@ def test_what_exceeds_the_budget_is_named_with_size_and_variable(monkeypatch: py
 )
 def test_sizes_in_words(size: int, text: str) -> None:
     assert readable(size) == text
+
+
+# ------------------------------------------------------------------------------------------- what `explain` may keep
+
+
+class Made:
+    """An Explainer, as far as the cache is concerned."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
+def test_the_last_eight_are_kept() -> None:
+    kept: Cache[Made] = Cache()
+    made = [kept.get(number, lambda: Made(1)) for number in range(8)]
+    assert kept.get(0, lambda: Made(1)) is made[0]
+    kept.get(8, lambda: Made(1))
+    assert list(kept._kept) == [2, 3, 4, 5, 6, 7, 0, 8]  # the one that was asked for longest ago went
+
+
+@pytest.mark.parametrize(("memory", "limit"), [("64G", 2**30), ("8M", MIB)])
+def test_no_more_than_a_gigabyte_is_kept_unless_one_alone_has_more(
+    monkeypatch: pytest.MonkeyPatch, memory: str, limit: int
+) -> None:
+    monkeypatch.setenv("DTDFAST_MEMORY", memory)
+    kept: Cache[Made] = Cache()
+    for number, nbytes in enumerate((limit // 2, limit - limit // 2)):
+        kept.get(number, lambda nbytes=nbytes: Made(nbytes))
+    assert list(kept._kept) == [0, 1]
+    kept.get(2, lambda: Made(1))
+    assert list(kept._kept) == [1, 2]
+    kept.get(3, lambda: Made(2 * limit))
+    assert list(kept._kept) == [3]
