@@ -9,6 +9,7 @@ import pytest
 import dtdfast as dtd
 from dtdfast.budget import budget, machine_memory, readable, require
 from dtdfast.cache import Cache
+from dtdfast.cpu.arenas import ArenaPool, Shelf
 
 MIB = 2**20
 
@@ -114,3 +115,21 @@ def test_no_more_than_a_gigabyte_is_kept_unless_one_alone_has_more(
     assert list(kept._kept) == [1, 2]
     kept.get(3, lambda: Made(2 * limit))
     assert list(kept._kept) == [3]
+
+
+def test_idle_working_memory_goes_where_it_was_used_longest_ago() -> None:
+    pool, (first, second, third) = ArenaPool(10 * MIB), (Shelf(), Shelf(), Shelf())
+    taken = [pool.take(shelf, 4 * MIB) for shelf in (first, second)]
+    for shelf, arena in zip((first, second), taken, strict=True):
+        pool.give(shelf, arena)
+    assert pool.nbytes == 8 * MIB
+    arena = pool.take(third, 4 * MIB)
+    assert arena.memory is taken[0].memory  # in the place of new memory
+    pool.give(third, arena)
+    assert [len(shelf.idle) for shelf in (first, second, third)] == [0, 1, 1]
+    large = pool.take(first, 11 * MIB)
+    assert pool.nbytes == 0
+    pool.give(first, large)
+    assert pool.nbytes == 11 * MIB  # the last one is kept whatever it has
+    pool.give(second, taken[1])
+    assert pool.nbytes == 4 * MIB
