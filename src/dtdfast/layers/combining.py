@@ -36,7 +36,8 @@ class Mul(Layer):
     Parameters
     ----------
     share : float, optional
-        The part of the relevance that the first operand takes, from 0 to 1, whatever the operands are.
+        The part of the relevance that the first operand takes, from 0 to 1, whatever the operands are; by default
+        as above.
     inputs, name : optional
         As in `Layer`.
 

@@ -17,7 +17,7 @@ class Linear(Layer):
     weight : array_like of shape (n_out, n_in)
         The matrix W.
     bias : array_like of shape (n_out,), optional
-        The vector b.
+        The vector b, by default none.
     axis : int, default -1
         The axis of x that has n_in elements, the batch axis counted.
     inputs, name : optional
@@ -69,7 +69,7 @@ class Conv(_Convolution):
     weight : array_like of shape ``(c_out, c_in/groups, *kernel)``
         The kernel; its number of axes says how many spatial axes there are.
     bias : array_like of shape (c_out,), optional
-        The bias.
+        The bias, by default none.
     stride : int or sequence of int, default 1
         The step of the kernel, one number or one per spatial axis.
     padding : int, sequence of int or sequence of (before, after), default 0
@@ -108,7 +108,7 @@ class ConvTranspose(_Convolution):
     weight : array_like of shape ``(c_in, c_out/groups, *kernel)``
         The kernel; its number of axes says how many spatial axes there are.
     bias : array_like of shape (c_out,), optional
-        The bias.
+        The bias, by default none.
     stride : int or sequence of int, default 1
         The step of the kernel, one number or one per spatial axis.
     padding : int, sequence of int or sequence of (before, after), default 0

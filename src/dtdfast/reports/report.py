@@ -146,7 +146,7 @@ def report(
     files : sequence of paths, optional
         Files whose SHA-256 the page holds; the model's is there if `layers` is its path.
     title : str, optional
-        The page's title.
+        The page's title, by default "Explanations".
     seed : int, default 0
         The seed of what the tests draw at random.
     **options
