@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import dtdfast as dtd
 from dtdfast import diagnostics, evaluation, plot
-from dtdfast.colours import AGAINST, FOR
+from dtdfast.colours import AGAINST, FOR, grey_of
 from dtdfast.concepts import TopSamples
 from dtdfast.data import sentiment
 
@@ -102,6 +102,8 @@ def test_grid_smooths_what_is_shown_alone() -> None:
         ({"a": np.zeros((1, 2, 2))}, {"scale": "some"}, "scale is 'some'"),
         ({"a": np.zeros((1, 2, 2))}, {"labels": ["a", "b"]}, "labels holds 2"),
         ({"a": np.zeros((1, 2, 2))}, {"smooth": -1.0}, "smooth is -1"),
+        ({"a": np.zeros((1, 2, 2))}, {"smooth": "1"}, "smooth is '1'"),
+        ({"a": np.zeros((1, 2, 2))}, {"smooth": True}, "smooth is True"),
         ({"a": np.zeros((3, 2, 2))}, {}, "axes has shape"),
         ([np.zeros((1, 2, 2))], {}, "maps is a list"),
         ({"a": np.ma.masked_all((1, 2, 2))}, {}, "relevance is a masked array"),
@@ -111,6 +113,13 @@ def test_grid_smooths_what_is_shown_alone() -> None:
 def test_grid_refuses(maps: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(dtd.DtdError, match=message):
         plot.grid(maps, Figure().subplots(squeeze=False), **options)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
+def test_pictures_of_bytes_and_of_floats_are_the_same(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    picture = rng.integers(256, size=shape, dtype=np.uint8)
+    np.testing.assert_array_equal(grey_of(picture), grey_of(picture / 255))
+    assert grey_of(np.full(shape, 255, np.uint8)) == pytest.approx(1, rel=1e-15)
 
 
 def test_flow_shows_the_ledger() -> None:
