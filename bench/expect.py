@@ -10,6 +10,7 @@ package's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from dtdfast.cuda.kernels.dense import Tile
@@ -37,7 +38,7 @@ FRAME = 512  # bytes that a warp clears, about, by longs of its table
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 # instructions per tile, 16 × 8 block of sums and product
-STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}
+STEPS: dict[str, float] = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}
 STEPS |= dict.fromkeys(WGMMA, 4 * 0.62 / 0.8)  # four fifths of what the cores can do
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
@@ -105,6 +106,6 @@ def of_elements(launch: Launch) -> float:
     return max(moved / MEMORY, a[0] * (lanes * places + numbers) / (MULTIPROCESSORS * 128 * CLOCK))
 
 
-def seconds(launches: list[Launch]) -> float:
+def seconds(launches: Sequence[Launch]) -> float:
     of = {"dtd_dense": of_contraction, "dtd_add_segments": of_segments, NAME: of_product}
     return sum(LAUNCH + of.get(x.kernel.name, of_elements)(x) for x in launches)

@@ -56,11 +56,12 @@ def randomised(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            assert part.running_var is not None
             part.running_mean.copy_(0.1 * torch.randn(part.running_mean.shape, generator=generator))
             part.running_var.copy_(0.5 + torch.rand(part.running_var.shape, generator=generator))
     for value in module.parameters():
         size = 0.1 if value.ndim <= 1 else 0.3 * (value[0].numel() or 1) ** -0.5
-        value += size * torch.randn(value.shape, generator=generator)
+        value.add_(size * torch.randn(value.shape, generator=generator))
     return module.eval().requires_grad_(False)
 
 
@@ -251,8 +252,8 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[tuple[str, str], Row] = {}
     if arguments.results.exists():
-        rows = map(json.loads, arguments.results.read_text().splitlines())
-        results = {(row["source"], row["family"]): row for row in rows}
+        before = map(json.loads, arguments.results.read_text().splitlines())
+        results = {(row["source"], row["family"]): row for row in before}
     for source, _, wanted in (given.partition(":") for given in arguments.sources):
         for family, name, make in networks(source):
             if wanted != family if wanted else (source, family) in results:

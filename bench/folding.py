@@ -39,4 +39,4 @@ def _fold(conv: dtd.Conv, norm: dtd.BatchNorm) -> dtd.Conv:
     shift = 0.0 if norm.bias is None else np.float64(norm.bias)
     bias = 0.0 if conv.bias is None else np.float64(conv.bias)
     weight = conv.weight * scale.reshape(-1, *(1,) * (conv.weight.ndim - 1))
-    return replace(conv, weight=np.float32(weight), bias=np.float32((bias - norm.mean) * scale + shift))
+    return replace(conv, weight=weight.astype(np.float32), bias=((bias - norm.mean) * scale + shift).astype(np.float32))

@@ -101,7 +101,7 @@ def expected_ms(name: str, precision: str, n: int) -> float:
     """What expect.py says of all steps."""
     with on_paper():
         net = network(name)
-        return 1e3 * explainer(net, precision, batch_size=n).profile(net.sample(n, box=(0.0, 1.0))).seconds
+        return 1e3 * float(explainer(net, precision, batch_size=n).profile(net.sample(n, box=(0.0, 1.0))).seconds)
 
 
 def compile_everything(device: PaperDevice, clock: Clock, workers: int | None = None) -> tuple[int, int, list[str]]:

@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -31,6 +31,8 @@ import gpu_first
 import nets
 from dtdfast import passes
 from dtdfast.cuda.run import driver
+from dtdfast.cuda.run.device import Device
+from dtdfast.cuda.run.launch import Launch
 from nets import SMALL, Net
 from ours import Z_PLUS
 
@@ -113,7 +115,7 @@ def fingerprint(net: Net, x: Any) -> Any:
 
 
 def write_references(file: Path, references: dict[str, Reference]) -> None:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, found in references.items():
         arrays |= {f"{name}|exact": found.exact.astype(np.float32), f"{name}|given": found.given}
         arrays |= {f"{name}|usual|{precision}": usual for precision, usual in found.usual.items()}
@@ -156,9 +158,10 @@ class Check:
     def run(self, backend: str, precision: str = "float32") -> Any:
         start = np.zeros((len(self.x), *self.net.output_shape), np.float32)
         at = self.net.target if isinstance(self.net.target, tuple) else (0,)
-        start[(slice(None), *at)] = 1  # an output itself may be 0
+        for one in start:
+            one[at] = 1  # an output itself may be 0
         domain = self.net.box if self.rules == "epsilon-gamma-box" else "real"
-        options = {"backend": backend, "precision": precision, "rules": self.rules, "domain": domain}
+        options: dict[str, Any] = {"backend": backend, "precision": precision, "rules": self.rules, "domain": domain}
         return dtd.explain(self.net.layers, self.x, start, **options)
 
 
@@ -233,14 +236,19 @@ def of_precision(
 
 def profile(net: Net, precision: str, x: Any) -> list[Row]:
     """Every step alone, measured and expected."""
-    launches: list[Any] = []
+    launches: list[Sequence[Launch]] = []
     opened = driver.open_device
 
-    def listening(number: Any) -> Any:
-        device = opened(number)
-        seconds = device.seconds
-        device.seconds = lambda given, repeats: (launches.append(list(given)), seconds(given, repeats))[1]  # type: ignore[method-assign]
-        return device
+    def listening(device: Any) -> Device:
+        made = opened(device)
+        seconds = made.seconds
+
+        def heard(given: Sequence[Launch], repeats: int) -> float:
+            launches.append(given)
+            return seconds(given, repeats)
+
+        made.seconds = heard  # type: ignore[method-assign, assignment]
+        return made
 
     driver.open_device = listening
     try:
@@ -257,7 +265,8 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
             "expected ms": 1e3 * expect.seconds(given),
         }
         if timing.macs and given[0].kernel.name == "dtd_dense":
-            unit, maps, transposed, tile, _, _, even, *_ = given[0].kernel.constants
+            constants: Any = given[0].kernel.constants
+            unit, maps, transposed, tile, _, _, even, *_ = constants
             row |= {
                 "TFLOP/s": 2e-12 * timing.macs / timing.seconds,
                 "unit": unit,
@@ -351,7 +360,7 @@ def refuse(what: str, *ignored: Any) -> None:
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    passes.refill = explainers.refill = refuse  # type: ignore[attr-defined]
+    passes.refill = explainers.refill = refuse  # type: ignore[attr-defined, assignment]
     for row in KINDS[job["kind"]](job):
         print(MARK + json.dumps(row, default=str), flush=True)
 

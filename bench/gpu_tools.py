@@ -46,7 +46,7 @@ class _ZPlusOnGpu(ZPlus):
     def __init__(self, net: Net, dtype: torch.dtype) -> None:
         super().__init__(net)
         self.module.to("cuda", dtype)
-        self.weights = {p: tuple(w.to("cuda", dtype) for w in pair) for p, pair in self.weights.items()}
+        self.weights = {p: (a.to("cuda", dtype), b.to("cuda", dtype)) for p, (a, b) in self.weights.items()}
         self.dtype = dtype
 
     def run(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ an Add is one neuron with the convolutions that only it reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 import dtdfast as dtd
 from nets import Net, readers
@@ -115,7 +116,14 @@ class ZPlus:
     def _is_nonnegative(self, position: int) -> bool:
         return position == dtd.INPUT or self.nonnegative[position]
 
-    def _neuron(self, read: Sequence[Tensor], linear: Sequence[int], taps: Sequence[int], r: Tensor, give) -> None:
+    def _neuron(
+        self,
+        read: Sequence[Tensor],
+        linear: Sequence[int],
+        taps: Sequence[int],
+        r: Tensor,
+        give: Callable[[int, Tensor], None],
+    ) -> None:
         """R_i = sum over signs of x_i (w^T s), s = R / z, z = sum (x w)+, over linear layers and taps of weight 1 of
         one neuron.
         """
@@ -148,9 +156,7 @@ class ZPlus:
         operation = self.operations[p]
         if isinstance(operation, nn.Linear):
             return s @ w
-        return torch.nn.grad.conv2d_input(
-            x.shape, w, s, operation.stride, operation.padding, operation.dilation, operation.groups
-        )
+        return conv2d_input(x.shape, w, s, operation.stride, operation.padding, operation.dilation, operation.groups)
 
 
 def _unpool(r: Tensor, x: Tensor, pool: nn.MaxPool2d, winners: Tensor) -> Tensor:

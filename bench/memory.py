@@ -88,9 +88,9 @@ def main() -> None:
         return
     print(f"VGG-16, {N_BATCH} images: peak memory beyond the weights")
     _print({tool: peak_beyond_weights(tool) for tool in TOOLS})
-    for tokens in TOKENS:
-        print(f"BERT-base, {tokens} tokens: peak memory beyond the weights and their copies")
-        _print({tool: peak_beyond_weights(tool, tokens) for tool in LONG})
+    for n in TOKENS:
+        print(f"BERT-base, {n} tokens: peak memory beyond the weights and their copies")
+        _print({tool: peak_beyond_weights(tool, n) for tool in LONG})
 
 
 def _print(peaks: dict[str, int]) -> None:

@@ -52,6 +52,8 @@ class PaperDevice:
     def lock(self, nbytes: int) -> int:
         return 0
 
+    def unlock(self, address: int) -> None: ...
+
     def upload(self, address: int, array: Any, stream: int) -> None: ...
 
     def download(self, array: Any, address: int, stream: int) -> None:
@@ -82,7 +84,7 @@ class PaperDevice:
 
     def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
         self.prepare(launches)
-        return expect.seconds(list(launches))
+        return expect.seconds(launches)
 
 
 @contextmanager

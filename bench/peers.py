@@ -107,13 +107,13 @@ def _stand_in_for_torchvision() -> None:
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
-        resnet = ModuleType("torchvision.models.resnet")
-        resnet.Bottleneck = resnet.BasicBlock = type("Block", (), {})
+        resnet, ops = ModuleType("torchvision.models.resnet"), ModuleType("torchvision.ops")
+        vars(resnet).update(dict.fromkeys(("Bottleneck", "BasicBlock"), type("Block", (), {})))
+        vars(ops)["FrozenBatchNorm2d"] = type("FrozenBatchNorm2d", (), {})
         for name in ("torchvision", "torchvision.models"):
             sys.modules[name] = ModuleType(name)
         sys.modules[resnet.__name__] = resnet
-        sys.modules["torchvision"].ops = ModuleType("torchvision.ops")
-        sys.modules["torchvision"].ops.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
+        vars(sys.modules["torchvision"])["ops"] = ops
 
 
 @contextmanager

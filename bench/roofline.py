@@ -42,7 +42,7 @@ def table(name: str, n: int) -> Iterator[str]:
     """Milliseconds of each step, what bounds it, and how near it is to that; then the sums by operation and body."""
     net = getattr(nets, name)()
     x = net.sample(n, box=(0.0, 1.0))
-    options = {**Z_PLUS, "backend": "cpu"}
+    options = Z_PLUS | {"backend": "cpu"}
     plan = dtd.Explainer(net.layers, **options, n_threads=machine.threads()).plan_for(x.shape)
     n_threads = 1 if plan.pieces > 1 else machine.threads()
     explainer, peak = dtd.Explainer(net.layers, **options, n_threads=n_threads), machine.measure(n_threads)

@@ -127,9 +127,12 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, als
     plain = least(lambda: explainer.explain(few))
     followed = least(lambda: explainer.explain(few, return_ledger=True), ROUNDS)
     print(f"with the ledger: {followed / plain:.2f} times the explanation alone")
-    starting = summary(
-        [seconds(lambda: (dtd.run(layers, x[:1], out, domain=FED.domain), shutil.rmtree(out))) for _ in range(ROUNDS)]
-    )
+
+    def one() -> None:
+        dtd.run(layers, x[:1], out, domain=FED.domain)
+        shutil.rmtree(out)
+
+    starting = summary([seconds(one) for _ in range(ROUNDS)])
     print(f"a run of one image: {starting[0] * 1e3:.0f} ms, median {starting[1] * 1e3:.0f} ms")
     whole, narrow = chunk(layers, folder, out), chunk(layers, folder, out, dtype="float16", sum_channels=True)
     print(

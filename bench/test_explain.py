@@ -26,7 +26,9 @@ from ours import NARROW, Z_PLUS, dtdfast, forward
 
 NETS: dict[str, Callable[[], Net]] = {**nets.FULL, "LeNet-5": nets.lenet5, "MLP": nets.mnist_mlp}
 BATCHES = {"LeNet-5": (1, 32), "MLP": (1, 32, 256)}
-TOOLS = {"dtdfast": dtdfast, **NARROW, "dtdfast forward": forward, "PyTorch forward": peers.forward, **peers.PEERS}
+TOOLS: dict[str, Callable[[Net], peers.Explain]] = {
+    "dtdfast": dtdfast, **NARROW, "dtdfast forward": forward, "PyTorch forward": peers.forward, **peers.PEERS,
+}  # fmt: skip
 FORWARD = ("dtdfast forward", "PyTorch forward")
 UNSUPPORTED = {
     ("MobileNetV2", "captum"),  # no rule for ReLU6

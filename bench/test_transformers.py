@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -20,7 +21,7 @@ from machine import threads
 from nets import Net
 from transformers_torch import TOOLS, Explain
 
-NETS = {"ViT-B/16": nets.vit, "BERT-base": partial(nets.bert, 128)}
+NETS: dict[str, Callable[[], Net]] = {"ViT-B/16": nets.vit, "BERT-base": partial(nets.bert, 128)}
 BATCHES = (1, 8)
 SECONDS = 6.0  # per tool and case, for at least 3 rounds
 PRODUCTS = {"dtdfast forward": 1, "PyTorch forward": 1, "dtdfast γ": 4, "dtdfast dtd": 4, "zennit γ": 12}

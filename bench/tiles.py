@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import dtdfast as dtd
 from dtdfast.cuda.kernels.dense import Tile
 from dtdfast.cuda.kernels.tile_copies import INNER, N_TAPS
+from dtdfast.cuda.kernels.warp_product import WGMMA
 from dtdfast.cuda.run import contraction, tiles
 from dtdfast.cuda.run.prepared import Prepared
 from dtdfast.cuda.run.tiles import EVEN, Cost, Row
@@ -34,47 +36,35 @@ TRIED = (  # not in use: to be measured
     Row("half, eight warps", Tile(128, 64, 32, 32, 3, 1, 2), (EVEN,), tiles.ANY),
 )
 GROUPS_TRIED = (  # the same, by wgmma
-    Row("groups, two", Tile(128, 128, 128, 16, 3, 1, 2), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in tiles.WGMMA}),
-    Row("group, three", Tile(128, 64, 128, 16, 3, 1, 3), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in tiles.WGMMA}),
+    Row("groups, two", Tile(128, 128, 128, 16, 3, 1, 2), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in WGMMA}),
+    Row("group, three", Tile(128, 64, 128, 16, 3, 1, 3), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in WGMMA}),
     Row(
         "group, 64",
         Tile(64, 64, 64, 16, 4, 2, 2),
         (EVEN,),
-        {key: Cost(1, 1, 1) for key in product(tiles.WGMMA, (1, 2))},
+        {key: Cost(1, 1, 1) for key in product(WGMMA, (1, 2))},
     ),
 )
 
 
-@contextmanager
-def whole() -> Iterator[None]:
+def whole() -> AbstractContextManager[object]:
     """No sum is taken apart."""
-    before, tiles.SEGMENTS = tiles.SEGMENTS, ()
-    try:
-        yield
-    finally:
-        tiles.SEGMENTS = before
+    return mock.patch.object(tiles, "SEGMENTS", ())
 
 
-@contextmanager
-def chosen(row: Row) -> Iterator[None]:
+def chosen(row: Row) -> AbstractContextManager[object]:
     """Contractions take this row, and wgmma where it is for that."""
-    tiles.choose, tiles.USE_WGMMA = lambda *ignored: row, any(unit in tiles.WGMMA for unit, _ in row.costs)
-    try:
-        yield
-    finally:
-        tiles.choose, tiles.USE_WGMMA = CHOOSE, False
+    by_wgmma = any(unit in WGMMA for unit, _ in row.costs)
+    return mock.patch.multiple(tiles, choose=lambda *ignored: row, USE_WGMMA=by_wgmma)
 
 
 def rows_for(shape: tiles.Shape, shared_bytes: int) -> list[Row]:
     """Those in use, those that are only tried, and those of wgmma."""
-    before = tiles.TILES, tiles.WARPGROUPS
-    tiles.TILES, tiles.WARPGROUPS = (*before[0], *TRIED), (*before[1], *GROUPS_TRIED)
-    try:
+    tried: dict[str, Any] = {"TILES": (*tiles.TILES, *TRIED), "WARPGROUPS": (*tiles.WARPGROUPS, *GROUPS_TRIED)}
+    with mock.patch.multiple(tiles, **tried):
         rows = list(tiles.suiting(shape, shared_bytes))
         if tiles.suits_wgmma(shape.unit, shape.form, shape.channels):
             rows += tiles.suiting(replace(shape, unit=tiles.by_wgmma(shape.unit)), shared_bytes)
-    finally:
-        tiles.TILES, tiles.WARPGROUPS = before
     return rows
 
 
@@ -82,22 +72,27 @@ def prepared_for(name: str, precision: str, n: int) -> Prepared:
     net = network(name)
     made = explainer(net, precision, batch_size=n)
     made.explain(net.sample(n, box=(0.0, 1.0)), 0)
-    executor = made._executor(net.input_shape, made._kind)
-    return executor._plan(n, 1, False)
+    executor: Any = made._executor(net.input_shape, made._kind)
+    prepared: Prepared = executor._plan(n, 1, False)
+    return prepared
 
 
-def compare(name: str, precision: str, n: int) -> dict[str, object]:
+def compare(name: str, precision: str, n: int) -> dict[str, Any]:
     """Per contraction milliseconds by tile, with the one chosen; one of several alike stands for them."""
     prepared = prepared_for(name, precision, n)
-    device, plan, found = prepared._memory.device, prepared.plan, {}
+    device, plan = prepared._memory.device, prepared.plan
+    found: dict[Any, dict[str, Any]] = {}
     shapes: list[tiles.Shape] = []
+
+    def listening(shape: tiles.Shape, multiprocessors: int, shared_bytes: int) -> Row:
+        shapes.append(shape)
+        return CHOOSE(shape, multiprocessors, shared_bytes)
+
     for step in (*plan.forward, *plan.relevance):
         if step.op not in contraction.OPERATIONS or step.op == "MATMUL":
             continue
-        tiles.choose = lambda shape, *rest: shapes.append(shape) or CHOOSE(shape, *rest)
-        with whole():
+        with whole(), mock.patch.object(tiles, "choose", listening):
             (launch,) = prepared._launches(step)
-        tiles.choose = CHOOSE
         shape, constants = shapes[-1], launch.kernel.constants
         taps, inner = launch.integers[N_TAPS], launch.integers[INNER]
         key = (shape, taps, inner, constants[:3], constants[-1])
@@ -121,8 +116,8 @@ def compare(name: str, precision: str, n: int) -> dict[str, object]:
     return {"network": name, "precision": precision, "batch": n, "steps": list(found.values())}
 
 
-def show(found: dict[str, object]) -> None:
-    steps: list[dict[str, object]] = found["steps"]
+def show(found: dict[str, Any]) -> None:
+    steps: list[dict[str, Any]] = found["steps"]
     now = sum(s["count"] * s["by tile"][s["chosen"]] for s in steps)
     best = sum(s["count"] * min(s["by tile"].values()) for s in steps)
     in_use = {row.name for row in tiles.TILES}

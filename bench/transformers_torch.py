@@ -56,7 +56,9 @@ class ViT(nn.Module):
 
     def __init__(self, net: Net) -> None:
         super().__init__()
-        records = iter([r for r in net.layers if isinstance(r, (dtd.Conv, dtd.Constant, dtd.Linear, dtd.LayerNorm))])
+        records: Iterator[Any] = iter(
+            [r for r in net.layers if isinstance(r, (dtd.Conv, dtd.Constant, dtd.Linear, dtd.LayerNorm))]
+        )
         conv = next(records)
         self.patches = nn.Conv2d(3, conv.weight.shape[0], conv.weight.shape[2], stride=conv.weight.shape[2])
         fill(self.patches, conv)
@@ -77,7 +79,7 @@ class Bert(nn.Module):
     def __init__(self, net: Net) -> None:
         super().__init__()
         wanted = (dtd.Embedding, dtd.Constant, dtd.Linear, dtd.LayerNorm)
-        records = iter([r for r in net.layers if isinstance(r, wanted)])
+        records: Iterator[Any] = iter([r for r in net.layers if isinstance(r, wanted)])
         self.words = nn.Parameter(torch.tensor(next(records).weight))
         self.positions = nn.Parameter(torch.tensor(next(records).value))
         self.norm = norm(records)
@@ -93,7 +95,7 @@ class Bert(nn.Module):
         return self.head(torch.tanh(self.pooler(x[:, 0])))
 
 
-def fill(module: nn.Module, record: Any) -> nn.Module:
+def fill(module: Any, record: Any) -> nn.Module:
     with torch.no_grad():
         module.weight.copy_(torch.tensor(record.weight))
         module.bias.copy_(torch.tensor(record.bias))
