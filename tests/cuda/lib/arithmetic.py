@@ -9,13 +9,16 @@ import numpy as np
 
 from tensor_cores import bits
 
+ZERO = np.float32(0)
+
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     return np.float32(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
 
 
 def round_tf32(x: Any) -> int:
-    return bits(x) if not isfinite(x) else (bits(x) + 0x1000) & 0xFFFFE000
+    word = bits(x)
+    return word + 0x1000 & 0xFFFFE000 if isfinite(x) else word
 
 
 word = bits
@@ -31,7 +34,7 @@ def ratio(a: Any, b: Any) -> Any:
 
 def positive(x: Any) -> Any:
     assert isfinite(x)
-    return max(np.float32(x), np.float32(0))
+    return ZERO if x < ZERO else np.float32(x)
 
 
 def round_positive_tf32(x: Any) -> int:

@@ -43,10 +43,11 @@ from dtdfast.cuda.run.launch import Launch
 
 SHARED = 4096  # address of the dynamic shared memory
 _F = np.float32
+_NAN = _F(np.nan)
 
 
 class _Thread:
-    def __init__(self, number: int, block: tuple[int, int, int], body: Callable[[], None]) -> None:
+    def __init__(self, number: int, block: tuple[int, int, int], body: Callable[[None], None]) -> None:
         self.number, self.block = number, block
         self.tag = number << races.PLACE_BITS + races.CODE_BITS  # of its accesses of shared memory
         self.who = number << races.CODE_BITS  # of those of global memory
@@ -125,7 +126,7 @@ def quotient(a: int, b: int) -> int:
 
 
 def registers(n: int) -> list[Any]:
-    return [_F(np.nan)] * n
+    return [_NAN] * n
 
 
 def words(n: int) -> list[Any]:
@@ -345,7 +346,9 @@ def _run_block(
     _S.shared, _S.of_shared = np.full(launch.shared_bytes, 0xFF, np.uint8), races.Shared(launch.shared_bytes)
     _S.scheduler = getcurrent()
     integers_, floats = launch.integers, tuple(_F(v) for v in launch.floats)
-    threads = _S.of_block = [_Thread(i, block, lambda: kernel(integers_, floats)) for i in range(launch.kernel.threads)]
+    threads = _S.of_block = [
+        _Thread(i, block, lambda _: kernel(integers_, floats)) for i in range(launch.kernel.threads)
+    ]
     before = (block[0] + launch.grid[0] * (block[1] + launch.grid[1] * block[2])) * len(threads)
     for thread in threads:
         thread.who += before << races.CODE_BITS
@@ -355,14 +358,18 @@ def _run_block(
     while live:
         assert ready, f"threads wait for each other: { {k: len(v) for k, v in waiting.items()} }"
         current = _S.current = threads[ready.pop()]
-        answer = current.greenlet.switch(*(() if current.answer is None else (current.answer,)))
+        answer = current.greenlet.switch(current.answer)
         current.answer = None
         if current.greenlet.dead:
             live -= 1
+            met = list(waiting)  # a block may wait for this thread alone
         else:
             kind, width, operands = answer
-            waiting.setdefault((kind, width, current.number // width if width else 0), {})[current.number] = operands
-        for key in [k for k, v in waiting.items() if len(v) == (k[1] or live)]:
+            met = [(kind, width, current.number // width if width else 0)]
+            waiting.setdefault(met[0], {})[current.number] = operands
+        for key in met:
+            if len(waiting[key]) != (key[1] or live):
+                continue
             arrived = waiting.pop(key)
             lanes = sorted(arrived)
             if key[0] in _COLLECTIVES:

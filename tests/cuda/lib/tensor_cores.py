@@ -34,27 +34,30 @@ def bits(x: Any) -> Any:
 def matrices(row: Callable[[int], Any], addresses: list[int]) -> list[Any]:
     """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
     lines = np.array(addresses).reshape(4, 8)
-    assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines}"
-    return [np.stack([row(a) for a in line]) for line in lines]
+    assert all(len(set(line)) == 8 for line in (lines // 16 % 8).tolist()), f"rows of a matrix meet in a bank: {lines}"
+    return [np.concatenate([row(a) for a in line]).reshape(8, 8) for line in lines.tolist()]
 
 
 def numbers(matrices: list[Any]) -> list[Any]:
     """Of four 8 × 4 matrices of float32, given as 8 × 8 halves, each lane's element."""
-    of_float = [m.view(np.float32) for m in matrices]
-    return [tuple(m[lane // 4, lane % 4] for m in of_float) for lane in LANE]
+    return list(zip(*(m.view(np.float32).ravel() for m in matrices), strict=True))
 
 
 def pairs(matrices: list[Any]) -> list[Any]:
     """Of four 8 × 8 matrices of two bytes each lane's two neighbours of a row, as a word."""
     words = [np.ascontiguousarray(m).view(np.uint32) for m in matrices]
-    return [tuple(int(w[lane // 4, lane % 4]) for w in words) for lane in LANE]
+    return list(zip(*(w.ravel().tolist() for w in words), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------- mma
 
+_FROM_WORDS = Struct("<192I").pack
+
 
 def _words(operands: list[Any]) -> NDArray[np.uint32]:
-    return np.array([[bits(v) for v in row[:6]] for row in operands], np.uint32)
+    """Six of each lane, lane after lane."""
+    flat = [v if type(v) is int else bits(v) for row in operands for v in row[:6]]
+    return np.frombuffer(_FROM_WORDS(*flat), np.uint32)
 
 
 def truncated(exact: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -64,39 +67,39 @@ def truncated(exact: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
 
 
+def _order(shape: tuple[int, int], places: list[Any], per_lane: int, first: int = 0) -> NDArray[np.int64]:
+    """Where a matrix's elements lie among the lanes' registers, of which those from `first` on are at these places."""
+    order = np.empty(shape, np.int64)
+    for k, place in enumerate(places):
+        order[place] = LANE * per_lane + first + k
+    return order
+
+
+_RESULTS = [(G, 2 * T), (G, 2 * T + 1), (G + 8, 2 * T), (G + 8, 2 * T + 1)]
+_SUMS = _order((16, 8), _RESULTS, 4)
+_TF32_A = _order((16, 8), [(G, T), (G + 8, T), (G, T + 4), (G + 8, T + 4)], 6)
+_TF32_B = _order((8, 8), [(T, G), (T + 4, G)], 6, 4)
+_BF16_A = _order((16, 16), [(G + r, 2 * T + h + c) for c in (0, 8) for r in (0, 8) for h in (0, 1)], 12)
+_BF16_B = _order((16, 8), [(2 * T + h + r, G) for r in (0, 8) for h in (0, 1)], 12, 8)
+
+
 def _multiply(a: Any, b: Any, operands: list[Any]) -> list[Any]:
     """C + A·B."""
-    c = np.zeros((16, 8))
-    given = np.array([[float(v) for v in row[6:]] for row in operands])
-    places = [(G, 2 * T), (G, 2 * T + 1), (G + 8, 2 * T), (G + 8, 2 * T + 1)]
-    for k, place in enumerate(places):
-        c[place] = given[:, k]
+    c = np.array([float(v) for row in operands for v in row[6:]])[_SUMS]
     result = truncated(c + a.astype(np.float64) @ b.astype(np.float64))
-    return list(zip(*(result[place] for place in places), strict=True))
+    return list(zip(*(result[place] for place in _RESULTS), strict=True))
 
 
 def tf32(operands: list[Any]) -> list[Any]:
     """mma.m16n8k8 of tf32: per lane four words of A, two of B, four sums."""
-    w = (_words(operands) & np.uint32(0xFFFFE000)).view(np.float32)
-    a, b = np.zeros((16, 8), np.float32), np.zeros((8, 8), np.float32)
-    for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 4), (8, 4))):
-        a[G + row, T + column] = w[:, k]
-    for k, row in enumerate((0, 4)):
-        b[T + row, G] = w[:, 4 + k]
-    return _multiply(a, b, operands)
+    numbers = (_words(operands) & np.uint32(0xFFFFE000)).view(np.float32)
+    return _multiply(numbers[_TF32_A], numbers[_TF32_B], operands)
 
 
 def bf16(operands: list[Any]) -> list[Any]:
-    """mma.m16n8k16 of bfloat16, two numbers to a word."""
-    w = _words(operands)
-    halves = ((w << np.uint32(16)).view(np.float32), (w & np.uint32(0xFFFF0000)).view(np.float32))
-    a, b = np.zeros((16, 16), np.float32), np.zeros((16, 8), np.float32)
-    for h, half in enumerate(halves):
-        for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 8), (8, 8))):
-            a[G + row, 2 * T + h + column] = half[:, k]
-        for k, row in enumerate((0, 8)):
-            b[2 * T + h + row, G] = half[:, 4 + k]
-    return _multiply(a, b, operands)
+    """mma.m16n8k16 of bfloat16, two numbers to a word, the first one low."""
+    numbers = (_words(operands).view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return _multiply(numbers[_BF16_A], numbers[_BF16_B], operands)
 
 
 # ---------------------------------------------------------------------------------------------------------- exchanges
