@@ -68,7 +68,7 @@ def run(launch: Launch) -> None:
         assert launch.floats == (0.5,)
         CALLS[launch.integers[0]]()
     else:
-        host.run_compiled(launch)
+        host.run_python(launch)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int)
