@@ -52,7 +52,7 @@ def test_a_call_within_a_call(expected: list[bytes]) -> None:
 
     def within() -> None:
         with contextlib.ExitStack() as held:
-            for owner, (name, _) in list(locks._owners.items()):
+            for owner, name in list(locks._owners.items()):
                 held.enter_context(getattr(owner, name))
             found.extend(explained(explainer, x) for x in INPUTS)
             found.extend(dtd.explain(LAYERS, x, backend="cpu", n_threads=2).tobytes() for x in INPUTS)
