@@ -162,7 +162,8 @@ def pack_wheels(given: Path | None, folder: Path, python: str = PYTHON) -> None:
         shutil.copy(given, folder)
     tags = ["--python-version", python, *(word for name in PLATFORMS for word in ("--platform", name))]
     for name in CARRIED:
-        _run([*pip, "download", "--no-deps", "--only-binary=:all:", *tags, "--dest", into, name], f"a wheel of {name}")
+        download = [*pip, "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", *tags]
+        _run([*download, "--dest", into, name], f"a wheel of {name}")
 
 
 def _run(command: Sequence[str], what: str) -> None:
