@@ -31,7 +31,8 @@ class Mul(Layer):
 
     With a Constant it is a `Scale`. Of two computed operands one is the signal, which takes all relevance, and the
     other the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that another activation
-    made where the other is linear. A square hands all to its operand. Under ``attention="taylor"`` each takes half.
+    but ReLU made where the other is linear. A square hands all to its operand. Under ``attention="taylor"`` each takes
+    half.
 
     Parameters
     ----------
