@@ -173,3 +173,10 @@ def test_more_than_came_is_lost_and_given_back(backend: Any, rng: Any) -> None:
     )
     assert ledger.closed
     assert (np.abs(ledger.absorbed["zero denominator"]) > 100).all()
+
+
+def test_steps_are_the_rows_that_share_or_absorb(rng: np.random.Generator) -> None:
+    layers, x = [dtd.Linear(rng.standard_normal((3, 4))), dtd.Flatten(), dtd.ReLU()], rng.random((2, 2, 4))
+    ledger = dtd.Explainer(layers, rules="lrp-epsilon", backend="oracle").ledger(x, (0,))
+    assert "pass" in {row.rule for row in ledger.rows}
+    assert [row.rule for row in ledger.steps()] == ["Epsilon"]
