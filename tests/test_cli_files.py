@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import dtdfast as dtd
 from dtdfast import cli
@@ -144,6 +145,23 @@ def test_other_peoples_files_stay(here: Path, capsys: pytest.CaptureFixture[str]
         assert Path(name).read_text() == "mine"
     assert explain("photo.png", "--size", 8, out="own") == 0
     assert explain("photo.png", "--size", 8, out="own") == 0  # what it made itself, it replaces
+
+
+def test_pictures_of_others_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A PNG is no sign of who made it, and neither are our words in another file."""
+    of_others = PngInfo()
+    of_others.add_text("Software", "another program")
+    Path("own").mkdir()
+    for name, given in (("photo-heatmap.png", None), ("photo-overlay.png", of_others)):
+        Image.fromarray(GREY).save(Path("own", name), pnginfo=given)
+        before = Path("own", name).read_bytes()
+        assert explain("photo.png", "--size", 8, out="own") == 2
+        assert f"{name} is there and was not made by dtdfast" in capsys.readouterr().err
+        assert Path("own", name).read_bytes() == before
+        Path("own", name).write_bytes(b"tEXtSoftware\0dtdfast 0")
+        assert explain("photo.png", "--size", 8, out="own") == 2
+        Path("own", name).unlink()
+    assert explain("photo.png", "--size", 8, out="own") == 0
 
 
 def test_a_folder_of_others_is_no_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,9 @@ def test_views_with_memory_for_each_element_are_taken(network: list[dtd.Layer], 
         assert not overlaps_itself(out)
         assert dtd.explain(network, x, out=out) is out
         np.testing.assert_array_equal(out, expected)
+    out = np.zeros(5, np.float32)[None]  # whose first step is 0
+    assert dtd.explain(network, x[:1], out=out) is out
+    np.testing.assert_array_equal(out, expected[:1])
 
 
 # ----------------------------------------------------------------------------------------------------------- underflow
