@@ -20,8 +20,11 @@ NUMBERS = (
     "float one = {1}, float low = {-1e9}, float zero = {0}, float inf = {-inf}, int64[1] a1 = {1}, int64[1] a2 = {2}"
 )
 WEIGHTS = "float[9,4] w, " + NUMBERS + ", int64[1] a1 = {1}, int64[1] a2 = {2}, int64 none = {0}, int64 whole = {1}"
+CAUSAL = ", bool[1,5,5] causal = {" + ", ".join(str(int(j <= i)) for i in range(5) for j in range(5)) + "}"
 AT_LEAST = WEIGHTS + ", float few = {1e-9}"
 COLUMN = "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) p = Mul(x, c) "
+
+MARK = "b = Cast<to=9>(mask) "
 
 MODELS: dict[str, tuple[str, str]] = {  # what makes scores into masked ones, or the mean of words; constants
     "added": ("m = Cast<to=1>(mask) u = Unsqueeze(m, a1) i = Sub(one, u) b = Mul(i, low) q = Add(s, b)", WEIGHTS),
@@ -34,12 +37,18 @@ MODELS: dict[str, tuple[str, str]] = {  # what makes scores into masked ones, or
     "numbers that hide": ("b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, zero, inf) q = Add(s, h)", WEIGHTS),
     "beside a causal one": (
         "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) j = And(u, causal) q = Where(j, s, inf)",
-        WEIGHTS + ", bool[1,5,5] causal = {" + ", ".join(str(int(j <= i)) for i in range(5) for j in range(5)) + "}",
+        WEIGHTS + CAUSAL,
     ),
     "two that hide": (
         "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, zero, inf) k = Add(h, causal) q = Add(s, k)",
         WEIGHTS
         + ", float[1,5,5] causal = {" + ", ".join("0" if j <= i else "-inf" for i in range(5) for j in range(5)) + "}",
+    ),
+    "two of the sample": (
+        "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) n = Not(u) m = Not(n) j = And(u, m) q = Where(j, s, inf)", WEIGHTS
+    ),
+    "one that hides, twice": (
+        "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, zero, inf) k = Add(h, h) q = Add(s, k)", WEIGHTS
     ),
 }  # fmt: skip
 MEANS: dict[str, tuple[str, str]] = {
@@ -69,6 +78,73 @@ def test_masks(name: str) -> None:
         r = dtd.explain(layers, IDS, start, rules="cp-lrp", backend="oracle", mask=mask)
         assert not r[mask == 0].any()
         assert r[mask == 1].all()
+
+
+REVERSED = (
+    "int64[1] r = {-1}, int64[3,5] i = {" + ", ".join(map(str, np.arange(15).reshape(3, 5)[:, ::-1].ravel())) + "}"
+)
+OTHERS = {
+    "the words before": (
+        MARK + "c = Unsqueeze(b, a1) j = And(c, causal) f = Cast<to=1>(j) "
+        "t = MatMul(f, x) n = ReduceSum(f, a2) y = Div(t, n)",
+        WEIGHTS + CAUSAL,
+    ),
+    "in another order": (
+        SCORES.removeprefix(EMBEDDED) + "b = Cast<to=9>(mask) e = Reshape(b, r) g = Gather(e, i) u = Unsqueeze(g, a1) "
+        "q = Where(u, s, inf) p = Softmax(q) y = MatMul(p, x)",
+        WEIGHTS + ", " + REVERSED,
+    ),
+    "beside a window": (
+        MARK
+        + "d = Unsqueeze(b, a3) c = Expand(d, e) y = Attention<q_num_heads=1, kv_num_heads=1, is_causal=1>(x, x, x, c)",
+        WEIGHTS + ", int64[2] a3 = {1,2}, int64[4] e = {1,1,5,1}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_masks(name: str) -> None:
+    body, given = OTHERS[name]
+    samples = 3 if "Reshape" in body else "N"
+    proto = model(EMBEDDED + body, given, f"int64[{samples},5] ids, int64[{samples},5] mask", opset=23)
+    layers = dtd.from_onnx(proto)
+    for mask in (REAL, np.ones_like(REAL)):
+        outputs = dtd.predict(layers, IDS, backend="oracle", mask=mask)
+        np.testing.assert_allclose(outputs, run(proto, IDS, mask=mask), rtol=0, atol=1e-5)
+
+
+REFUSED = {
+    "other numbers": (
+        "g = Greater(mask, nine) u = Unsqueeze(g, a1) q = Where(u, s, inf)",
+        "compares a mask of 0 and 1",
+    ),
+    "two computed": ("b = Cast<to=9>(mask) u = Unsqueeze(b, a1) k = Neg(s) q = Where(u, s, k)", "both it chooses from"),
+    "numbers and −∞": (
+        "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, one, inf) q = Add(s, h)",
+        "fills in infinity or NaN",
+    ),
+    "a batch behind": ("b = Cast<to=9>(mask) c = Transpose(b) q = And(b, c)", "batch axes in different places"),
+    "two batches behind": ("b = Cast<to=9>(mask) c = Transpose(b) q = And(c, c)", "batch axes in different places"),
+    "scores behind": (
+        "b = Cast<to=9>(mask) h = Where(b, zero, inf) c = Transpose(ids) k = Gather(w, c) q = Add(h, k)",
+        "batch axes in different places",
+    ),
+    "another axis": ("b = Cast<to=9>(mask) q = Gather<axis=1>(b, a1)", "than a table of places"),
+    "of other samples": ("b = Cast<to=9>(mask) e = Reshape(b, r) q = Gather(e, i)", "than a table of places"),
+    "repeated and counted": (
+        "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) h = Shape(x) e = Expand(c, h) n = ReduceSum(e, a3) q = Div(s, n)",
+        "division by what is computed has no record",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_masks_that_are_refused(name: str) -> None:
+    body, message = REFUSED[name]
+    given = WEIGHTS + ", int64 nine = {9}, int64[2] a3 = {1,2}, int64[1] r = {-1}, int64[3,1] i = {0,0,10}"
+    proto = model(SCORES + body + " y = Relu(q)", given, "int64[3,5] ids, int64[3,5] mask")
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_onnx(proto)
 
 
 @pytest.mark.parametrize("name", MEANS)

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -21,6 +20,11 @@ from onnx_models import feed, model, run
 from support import kinds
 
 ROWS = "float[N,5,7] x"
+HEADS = "float[N,2,6,4] x"
+RESIZE, WHERE_AT = 'y = Resize<mode="linear", ', "coordinate_transformation_mode"
+ASPECT = dict(given="int64[2] s = {7,5}", opset=18)
+CROP = dict(given="float[8] r = {0,0,0.1,-0.2,1,1,0.93,1.25}, int64[4] s = {1,4,5,6}", x="float[1,4,9,10] x", opset=19)
+ONE = CROP | dict(given="float[8] r = {0,0,0.5,0.2,1,1,0.7,0.97}, int64[4] s = {1,4,1,6}")
 
 CASES: dict[str, dict[str, Any]] = {
     "matrix from the left": dict(body="y = MatMul(w, x)", given="float[6,5] w", x=ROWS),
@@ -87,6 +91,45 @@ CASES: dict[str, dict[str, Any]] = {
         body="y = AveragePool<kernel_shape=[3,2], dilations=[1,3], strides=[2,3], pads=[1,0,1,1], ceil_mode=1>(x)",
         opset=19
     ),
+    "pad some axes": dict(body='y = Pad(x, p, "", a)', given="int64[4] p={1,2,0,1}, int64[2] a={3,-3}", opset=18),
+    "crop to the centre": dict(body="y = CenterCropPad<axes=[1,2,-1]>(x, s)", given="int64[3] s={7,9,5}", opset=18),
+    "sizes at most": dict(**ASPECT, body=RESIZE + 'axes=[2,3], keep_aspect_ratio_policy="not_larger">(x, , , s)'),
+    "sizes at least": dict(**ASPECT, body=RESIZE + 'axes=[2,3], keep_aspect_ratio_policy="not_smaller">(x, , , s)'),
+    "every axis resized": dict(body='y = Resize<mode="linear">(x, , s)', given="float[3] s={1,2,3}", x=ROWS),
+    "features resized": dict(body='y = Resize<mode="linear">(x, , s)', given="float[2] s={1,2}", x="float[N,7] x"),
+    "one element": dict(**ONE, body=RESIZE + WHERE_AT + '="pytorch_half_pixel">(x, , , s)'),
+    "crop and resize": dict(**CROP, body=RESIZE + WHERE_AT + '="tf_crop_and_resize">(x, r, , s)'),
+    "crop and resize to one": dict(**ONE, body=RESIZE + WHERE_AT + '="tf_crop_and_resize">(x, r, , s)'),
+    "crop, nearest": dict(**CROP, body=f'y = Resize<{WHERE_AT}="tf_crop_and_resize">(x, r, , s)'),
+    "crop, nearest above": dict(
+        **CROP, body=f'y = Resize<nearest_mode="ceil", {WHERE_AT}="tf_crop_and_resize">(x, r, , s)'
+    ),
+    "constants written out": dict(body="s = Constant<value_ints=[0,-1]>() y = Reshape(x, s)"),
+    "constants computed": dict(
+        body='c = Einsum<equation="ij,jk->ik">(u, v) d = GatherElements<axis=1>(c, i) n = Size(i) f = Cast<to=1>(n) '
+        "e = Mul(d, f) y = MatMul(x, e)",
+        given="float[10,3] u, float[3,6] v, int64[10,1] i={0,1,5,0,1,5,0,1,2,4}",
+    ),
+    "number of samples by itself": dict(
+        body="s = Shape(x) n = Gather(s, o) m = Div(n, n) f = Cast<to=1>(m) c = Clip(f, , w) y = Mul(x, c)",
+        given="int64 o={0}, float w={3}",
+    ),
+    "a sum of ones": dict(
+        body="s = Shape(x) n = Slice(s, o, i) r = ConstantOfShape<value=int64[1]{1}>(n) t = ReduceSum(r) "
+        "u = Concat<axis=0>(t, q) y = Reshape(x, u)",
+        given="int64[1] o={0}, int64[1] i={1}, int64[1] q={-1}",
+    ),
+    "slopes with a batch axis": dict(body="y = PRelu(x, s)", given="float[1,4,1,1] s"),
+    "factors with a batch axis": dict(body="y = LayerNormalization(x, g)", given="float[1,1,7] g", x=ROWS),
+    "no padding": dict(body='y = ConvTranspose<auto_pad="VALID", strides=[2,2]>(x, w)', given="float[4,2,3,3] w"),
+    "no axes": dict(
+        body="a = ReduceMax<noop_with_empty_axes=1>(x) y = ReduceSumSquare<noop_with_empty_axes=1>(a)", opset=18
+    ),
+    "sum of squares": dict(body="y = ReduceSumSquare<axes=[1]>(x)", opset=13),
+    "einsum without an arrow": dict(body='y = Einsum<equation="...c,ca">(x, w)', given="float[7,2] w", x=ROWS),
+    "einsum of a batch axis": dict(body='y = Einsum<equation="bnc,bcd->bnd">(x, w)', given="float[1,7,2] w", x=ROWS),
+    "einsum of a row sum": dict(body='a = Relu(x) y = Einsum<equation="bnc,bnd->bc">(x, a)', x=ROWS),
+    "window of keys": dict(body="y = Attention<left_window_size=2, right_window_size=1>(x, x, x)", x=HEADS, opset=25),
     "log-softmax": dict(body="y = LogSoftmax(x)"),
     "log-softmax of classes": dict(body="a = Relu(x) y = LogSoftmax<axis=1>(a)", x="float[N,7] x"),
     "log-softmax before opset 13": dict(body="y = LogSoftmax<axis=2>(x)", opset=11),
@@ -96,7 +139,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_operator_matches_onnxruntime(name: str) -> None:
     proto = model(**CASES[name])
-    x = feed(proto)
+    x = feed(proto, n=proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2)
     outputs = run(proto, x)
     made = dtd.predict(from_onnx(proto), x)
     assert made.shape == outputs.shape
@@ -252,42 +295,7 @@ def test_what_does_nothing_leaves_nothing(name: str) -> None:
     assert kinds(from_onnx(model(*NOTHING[name]))) == "ReLU"
 
 
-# ----------------------------------------------------------------------------------------------- the forms of opset 6
-
-OPSET_6 = {
-    "per channel by its axis": ("y = Add<broadcast=1, axis=1>(x, c)", "float[4] c", lambda x, c: x + c[:, None, None]),
-    "at the end": ("y = Mul<broadcast=1>(x, c)", "float[9,10] c", lambda x, c: x * c),
-    "in the middle": ("y = Sub<broadcast=1, axis=2>(x, c)", "float[9] c", lambda x, c: x - c[:, None]),
-    "slopes per channel": ("y = PRelu(x, c)", "float[4] c", lambda x, c: np.where(x < 0, x * c[:, None, None], x)),
-    "as many pixels as channels": (
-        "y = PRelu(x, c)",
-        "float[4] c",
-        lambda x, c: np.where(x < 0, x * c[:, None, None], x),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OPSET_6)
-def test_operands_of_opset_6(name: str) -> None:
-    body, given, right = OPSET_6[name]
-    shape = "float[N,4,4,4] x" if name.startswith("as many") else "float[N,4,9,10] x"
-    proto = model(body, given, x=shape, opset=6)
-    x = feed(proto)
-    constant = onnx.numpy_helper.to_array(proto.graph.initializer[0])
-    np.testing.assert_allclose(dtd.predict(from_onnx(proto), x), right(x, constant), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("body", "given", "message"),
-    [
-        ("y = Add(x, c)", "float[10] c", "needs the attribute broadcast"),
-        ("y = Dropout<ratio=0.5>(x)", "", "training mode"),
-        ("y = BatchNormalization<epsilon=0.1>(x, c, c, c, c)", "float[4] c", "training mode"),
-    ],
-)
-def test_refused_in_opset_6(body: str, given: str, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        from_onnx(model(body, given, opset=6))
+# --------------------------------------------------------------------------------------------------- what is compared
 
 
 @pytest.mark.parametrize("opset", [6, 9, 13, 17])

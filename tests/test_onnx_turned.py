@@ -15,6 +15,7 @@ from onnx_models import feed, model, run
 from support import kinds
 
 TOKENS, IMAGE = "float[N,6,8] x", "float[N,6,5,4] x"
+TURN, BACK = "a = Transpose<perm=[1,0,2]>(x) ", " y = Transpose<perm=[1,0,2]>(b)"
 
 CASES: dict[str, tuple[dict[str, Any], str | None]] = {
     "tokens before samples": (
@@ -147,6 +148,40 @@ CASES: dict[str, tuple[dict[str, Any], str | None]] = {
         ),
         "Embedding Constant Add",
     ),
+    "repeated": (
+        dict(
+            body=TURN + "r = ReduceMax<axes=[2]>(a) b = Expand(r, s)" + BACK,
+            given="int64[1] s = {4}",
+            x=TOKENS,
+            opset=13,
+        ),
+        "Reduce Expand",
+    ),
+    "repeated beside samples": (
+        dict(
+            body="a = Reshape(x, m) r = ReduceMax<axes=[1]>(a) e = Expand(r, s) y = Reshape(e, t)", x=TOKENS, opset=13,
+            given="int64[2] m = {-1,8}, int64[2] s = {1,3}, int64[3] t = {-1,6,3}"
+        ),
+        "Reduce Expand",
+    ),
+    "softmax of opset 11": (dict(body=TURN + "b = Softmax<axis=2>(a)" + BACK, x=TOKENS, opset=11), "Softmax"),
+    "slice of opset 9": (
+        dict(body=TURN + "b = Slice<axes=[0,2], starts=[1,2], ends=[4,7]>(a)" + BACK, x=TOKENS, opset=9),
+        "Slice Slice",
+    ),
+    "what is never so": (
+        dict(body=TURN + "n = IsNaN(a) b = Where(n, c, a)" + BACK, x=TOKENS, given="float c = {0}"),
+        "Dropout",
+    ),
+    "a constant beside": (
+        dict(
+            body=TURN + "s = Shape(a) n = Slice(s, i, j) t = Concat<axis=0>(i, n, k) e = Expand(c, t) "
+            "b = Concat<axis=0>(e, a)" + BACK,
+            given="int64[1] i = {1}, int64[1] j = {2}, int64[1] k = {8}, float[1,1,8] c",
+            x=TOKENS,
+        ),
+        "Constant Concat",
+    ),
     "a mask of ones": (
         dict(
             body="s = Shape(x) ones = ConstantOfShape<value=float[1]{1}>(s) u = Unsqueeze(ones, a) n = Sub(one, u) "
@@ -211,6 +246,28 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "samples that are merged backwards": (
         dict(body="a = Reshape(x, s) y = Relu(a)", given="int64[2] s = {16, -1}", x=TOKENS),
         "mix or remove the batch axis",
+    ),
+    "other ranks": (
+        dict(body=TURN + "b = ReduceMax<axes=[2], keepdims=0>(a) y = Add(a, b)", x="float[N,6,6] x", opset=13),
+        "their batch axes do not meet",
+    ),
+    "a batch that is repeated": (
+        dict(body=TURN + "y = Expand(a, s)", x="float[1,6,8] x", given="int64[3] s = {1,9,1}", opset=13),
+        "batch axis at place 1; bring it back",
+    ),
+    "more axes": (
+        dict(body=TURN + "y = Expand(a, s)", x=TOKENS, given="int64[4] s = {1,1,1,1}", opset=13),
+        "batch axis at place 1; bring it back",
+    ),
+    "all axes": (dict(body=TURN + "y = ReduceMax(a)", x=TOKENS), "it reduces all axes, the batch too"),
+    "joined axes": (dict(body=TURN + "y = Softmax(a)", x=TOKENS, opset=11), "before opset 13 it joins all axes"),
+    "a norm over samples": (
+        dict(body=TURN + "y = LayerNormalization<axis=1>(a, g)", x=TOKENS, given="float[8] g"),
+        "it works along the batch axis",
+    ),
+    "a matrix of samples": (
+        dict(body="a = Transpose<perm=[1,2,0]>(x) y = MatMul(w, a)", x=TOKENS, given="float[3,8] w"),
+        "batch axis at place 2",
     ),
     "numbers of samples": (
         dict(body="s = Shape(x) n = Gather(s, o) r = Range(o, n, i) e = Gather(w, r) y = Add(x, e)",

@@ -28,9 +28,6 @@ def contracted(add: Add, x: Value, of_x: str, weight: Array, of_weight: str, res
         if len(set(letters)) < len(letters):
             raise Refused("an index that stands twice in one operand has no record")
     sizes = dict(zip(of_x, x.shape, strict=True)) | dict(zip(of_weight, weight.shape, strict=True))
-    if gone := tuple(i for i, k in enumerate(of_weight) if k not in of_x + result):
-        weight = weight.sum(axis=gone)
-    of_weight = "".join(k for k in of_weight if k in of_x + result)
     alone = tuple(i + 1 for i, k in enumerate(of_x) if k not in of_weight + result)
     if alone:
         whole = len(alone) == len(of_x)

@@ -78,7 +78,8 @@ def split_operands(node: Node) -> tuple[Value, Array]:
     return x, aligned(node, node.constant(1 - index, "its constant"), x)
 
 
-def _both_computed(node: Node) -> bool:
+def both_computed(node: Node) -> bool:
+    """Whether it combines two values; those of opset 6 may not meet along other axes than NumPy's."""
     computed = isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value)
     if computed and node.opset < 7:
         node.integer("broadcast", 0)
@@ -92,14 +93,14 @@ def _both_computed(node: Node) -> bool:
 
 def add(node: Node) -> Value:
     """A constant after a linear layer of its own becomes that layer's bias (rewrites.py)."""
-    if _both_computed(node):
+    if both_computed(node):
         return node.add(L.Add, node.value(0), node.value(1))
     x, constant = split_operands(node)
     return affine(node, x, 1.0, constant)
 
 
 def subtract(node: Node) -> Value:
-    if _both_computed(node):
+    if both_computed(node):
         return node.add(L.Add, node.value(0), negative(node, node.value(1)))
     x, constant = split_operands(node)
     if isinstance(node.operand(0), Value):
@@ -108,15 +109,11 @@ def subtract(node: Node) -> Value:
 
 
 def multiply(node: Node) -> Value:
-    if _both_computed(node):
-        return node.add(L.Mul, node.value(0), node.value(1))
     x, constant = split_operands(node)
     return affine(node, x, constant, 0.0)
 
 
 def divide(node: Node) -> Value:
-    if isinstance(node.operand(1), Value):
-        raise Refused("it divides by what is computed, which has no record; only division by a constant has")
     x, divisor = split_operands(node)
     if not divisor.all():
         raise Refused("it divides by zero")
@@ -159,7 +156,7 @@ def where(node: Node) -> Value:
 
 def minimum(node: Node) -> Value:
     """min(x, c) of what a ReLU makes is a clip, as TensorFlow writes ReLU6; else −max(−x, −y)."""
-    if len(node.operands) == 2 and not _both_computed(node):
+    if len(node.operands) == 2 and not both_computed(node):
         x, constant = split_operands(node)
         before = node.layers.records[x.position] if x.position != L.INPUT else None
         if isinstance(before, L.ReLU) and constant.size == 1 and scalar(constant, "its constant") > 0:
@@ -169,7 +166,7 @@ def minimum(node: Node) -> Value:
 
 def maximum(node: Node) -> Value:
     """max(x, 0) is a ReLU."""
-    if len(node.operands) == 2 and not _both_computed(node):
+    if len(node.operands) == 2 and not both_computed(node):
         x, constant = split_operands(node)
         if constant.size == 1 and scalar(constant, "its constant") == 0:
             return node.add(L.ReLU, x)

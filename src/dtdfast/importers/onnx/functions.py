@@ -17,6 +17,7 @@ from ..functions import Function, composed, known
 from ..masks import quotient, unrepeated
 from ..norms import normalised, squares
 from ..records import Layers, Refused, Value
+from .arithmetic import both_computed
 from .graph import Array, Node, Operand, Reader, rank, scalar
 from .moves import OPERATORS as MOVES
 
@@ -72,6 +73,7 @@ def function(node: Node) -> Value | Function:
 
 def product(node: Node) -> Value:
     """Of two computed operands: an activation, or a record."""
+    both_computed(node)
     made = _composed(node)
     found = None if made is None else known(node.add, node.layers, made)
     if isinstance(found, Value):
@@ -138,12 +140,12 @@ def _is_number(operand: Operand | None, number: float) -> bool:
 
 def length(node: Node, root: bool) -> Value | Function:
     """The sum of squares over some axes, or its square root."""
-    x, given = node.value(), node.setting("axes", 1, 18)
-    node.integer("noop_with_empty_axes", 0)
-    if not given:
+    x, given = node.value(), node.setting("axes", 1, 18) or ()
+    if not given and not node.integer("noop_with_empty_axes", 0):
         raise Refused("it reduces all axes, the batch too")
     axes = tuple(sorted({node.axis(a, rank(x)) for a in given}))
-    made = squares(node.add, x, axes, keepdims=bool(node.integer("keepdims", 1)))
+    keepdims = bool(node.integer("keepdims", 1))
+    made = squares(node.add, x, axes, keepdims=keepdims) if axes else node.add(L.Mul, x, x)
     if not root:
         return made
     found = composed(node.layers, np.sqrt, [made], made.shape, _begun(node))

@@ -106,9 +106,6 @@ class Node:
             raise Refused("it reads the network's integer input, which only Gather (an embedding) can")
         return operand
 
-    def values(self) -> tuple[Value, ...]:
-        return tuple(self.value(i) for i in range(len(self.operands)))
-
     def constant(self, index: int, what: str) -> Array:
         found = self.optional(index, what)
         if found is None:
@@ -199,11 +196,9 @@ class Node:
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis, the batch counted, without the batch itself."""
-        index = axis + rank if axis < 0 else axis
+        index = counted(axis, rank)
         if index == 0:
             raise Refused("it works along the batch axis (0)")
-        if not 0 < index < rank:
-            raise Refused(f"axis is {axis}, but its input has {rank} axes")
         return index
 
     def full(self, x: Operand) -> tuple[int, ...]:
@@ -229,6 +224,13 @@ def full_shape(x: Operand, batch: int) -> tuple[int, ...]:
 
 Reader = Callable[[Node], Operand | tuple[Operand | None, ...]]
 """What reads one operator: adds records, and returns the node's output or outputs."""
+
+
+def counted(axis: int, rank: int) -> int:
+    """An axis, the batch counted, from the front."""
+    if not -rank <= axis < rank:
+        raise Refused(f"axis is {axis}, but its input has {rank} axes")
+    return axis % rank
 
 
 def rank(value: Value) -> int:

@@ -109,6 +109,8 @@ def conv_transpose(node: Node) -> Value:
             raise Refused(f"attribute output_shape is {wanted}, expected {n} integers")
         reach = (d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         totals = [t * (s - 1) + e + r - w for t, s, e, r, w in zip(stride, size, extra, reach, wanted, strict=True)]
+        if min(totals) < 0:
+            raise Refused(f"its output of {wanted} elements is larger than its windows reach; give output_padding")
         padding = tuple((t // 2, t - t // 2) if auto == "SAME_UPPER" else (t - t // 2, t // 2) for t in totals)
     elif auto == "VALID":
         padding = ((0, 0),) * n

@@ -15,7 +15,7 @@ from ..functions import Function
 from ..moves import moved
 from ..records import Refused, Value
 from .arithmetic import shape_text
-from .graph import Array, Grown, Node, Operand, Reader, Turned, rank, scalar, weights
+from .graph import Array, Grown, Node, Operand, Reader, Turned, counted, rank, scalar, weights
 from .tensors import TOKENS
 
 MOST = 1 << 20
@@ -90,7 +90,7 @@ def goal(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
 
 def _flat(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
     axis = node.integer("axis", 1)
-    axis = axis + len(full) if axis < 0 else axis
+    axis = axis if axis == len(full) else counted(axis, len(full))
     return math.prod(full[:axis]), math.prod(full[axis:])
 
 
@@ -110,7 +110,7 @@ def _as_said(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
 
 def _squeezed(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
     axes = node.setting("axes", 1, 13)
-    chosen = {a % len(full) for a in axes} if axes else {a for a, s in enumerate(full) if s == 1}
+    chosen = {counted(a, len(full)) for a in axes} if axes else {a for a, s in enumerate(full) if s == 1}
     if any(full[a] != 1 for a in chosen - {0}):
         raise Refused(f"axes {axes} of its input {('n', *full[1:])} are not all of size 1")
     return tuple(s for a, s in enumerate(full) if a not in chosen)
@@ -120,7 +120,11 @@ def _unsqueezed(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
     axes, sizes = node.setting("axes", 1, 13), list(full)
     if not axes:
         raise Refused("its axes are missing")
-    for axis in sorted(a % (len(full) + len(axes)) for a in axes):
+    made = len(full) + len(axes)
+    places = {a % made for a in axes if -made <= a < made}
+    if len(places) < len(axes):
+        raise Refused(f"its axes are {axes}, but its result has {made} axes")
+    for axis in sorted(places):
         sizes.insert(axis, 1)
     return tuple(sizes)
 
@@ -239,9 +243,9 @@ def slice_(node: Node) -> Value:
         raise Refused(f"starts {starts}, ends {ends}, axes {axes} and steps {steps} differ in length")
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
         full = node.full(x)
-        axis = axis + len(full) if axis < 0 else axis
-        if step == 0 or not 0 <= axis < len(full):
-            raise Refused(f"step {step} along axis {axis} has no record")
+        axis = counted(axis, len(full))
+        if step == 0:
+            raise Refused(f"its step along axis {axis} is 0")
         taken = range(*slice(start, stop, step).indices(full[axis]))
         x = picked(node, x, axis, taken)
     return x

@@ -6,34 +6,11 @@ import string
 
 import numpy as np
 
-from ... import layers as L
 from .. import products
 from ..attention import product
 from ..records import Refused, Value
-from .arithmetic import affine, shape_text
-from .graph import Array, Node, Reader, rank, weights
-from .moves import reshaped
-
-
-def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, result: str) -> Value:
-    """einsum of what is computed and a constant: one letter per axis of x, the batch first, of the constant, and of the
-    result.
-    """
-    every, wanted = (labels, others, result), f"'{labels},{others}->{result}'"
-    if any(len(set(names)) < len(names) for names in every) or not set(result) <= set(labels + others):
-        raise Refused(f"{wanted} names one axis twice, or one that no operand has")
-    if labels[0] in others or result[:1] != labels[:1]:
-        raise Refused(f"{wanted} would mix, move or remove the batch axis")
-    sizes = dict(zip(labels[1:], x.shape, strict=True))
-    if any(sizes.setdefault(k, s) != s for k, s in zip(others, constant.shape, strict=True)):
-        raise Refused(f"a constant of shape {constant.shape} does not fit its other factor ({shape_text(x)})")
-    if not set(labels[1:]) & set(others + result):  # all of a sample is summed
-        if len(result) > 1:
-            raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
-        whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
-        return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
-    made = products.contracted(node.add, x, labels[1:], constant, others, result[1:])
-    return made if len(result) > 1 else Value(made.position, ())
+from .arithmetic import shape_text
+from .graph import Node, Reader, rank, weights
 
 
 def matmul(node: Node) -> Value:
@@ -56,12 +33,10 @@ def matmul(node: Node) -> Value:
     shared = labels[-2] if left else labels[-1]
     own = ("Z" + shared if left else shared + "Z") if constant.ndim > 1 else shared
     stack, lead = constant.shape[:-2], labels[1:-2]
-    while len(stack) > len(lead) and stack[0] == 1:
-        stack = stack[1:]
     if len(stack) > len(lead):
         raise Refused(
             f"it multiplies ({shape_text(x)}) and {constant.shape}; the stack of matrices may not "
-            "vary along the batch axis"
+            "vary along the batch axis, nor move it"
         )
     result, names = list(labels), []
     for i, size in enumerate(stack, len(lead) - len(stack)):
@@ -71,7 +46,12 @@ def matmul(node: Node) -> Value:
             result[1 + i] = name
     constant = constant.reshape(tuple(s for s in stack if s != 1) + constant.shape[-2:])
     result[axes - 2 if left else axes - 1] = "Z" if constant.ndim > len(names) + 1 else ""
-    return contracted(node, x, constant, labels, "".join(names) + own, "".join(result))
+    others = "".join(names) + own
+    sizes = dict(zip(labels[1:], x.shape, strict=True))
+    if any(sizes.get(k, s) != s for k, s in zip(others, constant.shape, strict=True)):
+        raise Refused(f"a constant of shape {constant.shape} does not fit its other factor ({shape_text(x)})")
+    made = products.contracted(node.add, x, labels[1:], constant, others, "".join(result[1:]))
+    return made if any(result[1:]) else Value(made.position, ())
 
 
 def einsum(node: Node) -> Value:

@@ -10,7 +10,7 @@ import numpy as np
 from ... import layers as L
 from ...budget import require
 from ..records import Refused, Value, along
-from .graph import Array, Node, Reader, rank, scalar
+from .graph import Array, Node, Reader, counted, rank, scalar
 from .moves import MOST, picked, reshaped
 
 LONGEST = 1 << 17  # elements that a Resize makes along an axis, each a row of a matrix
@@ -23,15 +23,15 @@ def pad(node: Node) -> Value:
     """Negative pads crop; the modes other than constant repeat elements of their axis."""
     x, mode, pads = node.value(), node.text("mode", "constant"), node.setting("pads", 1, 11)
     value = node.optional(2, "its constant value") if node.opset >= 11 else np.asarray(node.number("value", 0.0))
-    axes = node.setting("axes", 3, 18) or tuple(range(rank(x)))
-    if pads is None or len(pads) != 2 * len(axes) or len({a % rank(x) for a in axes}) < len(axes):
+    axes = tuple(counted(a, rank(x)) for a in node.setting("axes", 3, 18) or range(rank(x)))
+    if pads is None or len(pads) != 2 * len(axes) or len(set(axes)) < len(axes):
         raise Refused(f"its pads are {pads}, expected two per axis ({len(axes)})")
     if mode not in ("constant", "edge", "reflect", "wrap"):
         raise Refused(f"mode {mode!r:.40} has no record")
     fill = 0.0 if value is None or value.size == 0 else scalar(value, "its value")
     pairs = [(0, 0)] * rank(x)
     for i, axis in enumerate(axes):
-        pairs[axis % rank(x)] = (pads[i], pads[len(axes) + i])
+        pairs[axis] = (pads[i], pads[len(axes) + i])
     if pairs[0] != (0, 0):
         raise Refused(f"it pads the batch ({pads})")
     for axis, (before, after) in enumerate(pairs):
@@ -67,8 +67,8 @@ def filled(node: Node, x: Value, pairs: list[tuple[int, int]], fill: float) -> V
 def center_crop_pad(node: Node) -> Value:
     """To given sizes, about the centre: what is missing is padded with 0, an odd element after."""
     x, sizes, axes = node.value(), node.setting("shape", 1, 1), node.integer_list("axes")
-    axes = tuple(range(rank(x))) if axes is None else tuple(a + rank(x) if a < 0 else a for a in axes)
-    if sizes is None or len(sizes) != len(axes) or not all(0 <= a < rank(x) for a in axes) or min(sizes) < 1:
+    axes = tuple(range(rank(x))) if axes is None else tuple(counted(a, rank(x)) for a in axes)
+    if sizes is None or len(sizes) != len(axes) or min(sizes) < 1:
         raise Refused(f"its shape is {sizes} for axes {axes}")
     pairs = [(0, 0)] * rank(x)
     for axis, wanted in zip(axes, sizes, strict=True):
@@ -149,11 +149,18 @@ class Sampling:
                     f"tf_crop_and_resize from {size} to {scale * size:.6g} elements has no one meaning; give sizes"
                 )
             low, high = span
-            return (
+            at = (
                 (low * (made - 1) + o * (high - low)) * (size - 1) / (made - 1)
                 if made > 1
                 else (low + high) / 2 * (size - 1)
             )
+            edges = [0.0, size - 1.0]
+            if self.mode == "nearest":
+                edges.append(round(at) if self.nearest in ("floor", "ceil") else math.floor(at) + 0.5)
+            exact = all((1024 * end).is_integer() for end in span)  # what has few digits is so in float32, too
+            if any(abs(at - e) < NEAR * max(1.0, abs(at)) and not (exact and at == e) for e in edges):
+                raise Refused("its roi makes what is nearest, or outside, depend on rounding; move it a little")
+            return at
         if self.where == "asymmetric":
             return self._decided(shrunk(2 * o), whole)
         if self.where == "pytorch_half_pixel" and made == 1 and size > 1:
@@ -238,10 +245,10 @@ def _goal(node: Node) -> tuple[list[int], list[float], list[tuple[float, float]]
     x = node.value()
     n = rank(x)
     given = node.integer_list("axes")
-    axes = list(range(n)) if given is None else [a + n if a < 0 else a for a in given]
+    axes = list(range(n)) if given is None else [counted(a, n) for a in given]
     scales, sizes, roi = node.optional(2, "its scales"), node.setting("sizes", 3, 11), node.optional(1, "its roi")
     policy = node.text("keep_aspect_ratio_policy", "stretch")
-    if len(set(axes)) < len(axes) or not all(0 <= a < n for a in axes):
+    if len(set(axes)) < len(axes):
         raise Refused(f"attribute axes is {given}")
     made, factors, spans = list(x.shape), [1.0] * (n - 1), [(0.0, 1.0)] * (n - 1)
     if scales is not None and scales.size:

@@ -15,7 +15,7 @@ from ..algebra import permuted, reshaped
 from ..functions import Function
 from ..products import batch_first
 from ..records import Refused, Value
-from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned
+from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned, counted
 from .moves import goal
 
 ELEMENTWISE = {
@@ -54,21 +54,13 @@ def parts(x: Operand | None) -> tuple[Value | Function, int, int, int]:
     return x, 0, 0, 0
 
 
-def _full(node: Node) -> tuple[int, ...]:
-    """The shape of what a node reads first."""
-    x = node.operands[0]
-    if x is None:
-        raise Refused("its input is missing")
-    return node.full(x)
-
-
 # ----------------------------------------------------------------------------------------------------------- moves
 
 
 def transpose(node: Node) -> Operand:
     """The axes in another order, the batch axis as any other."""
     value, place, before, after = parts(node.operands[0])
-    axes = len(_full(node))
+    axes = len(node.full(view(value, place, before, after)))
     order = node.integer_list("perm") or tuple(reversed(range(axes)))
     if sorted(order) != list(range(axes)):
         raise Refused(f"attribute perm is {order}, but its input has {axes} axes")
@@ -92,7 +84,7 @@ def plain(value: Value | Function) -> Value:
 def reshape(node: Node) -> Operand:
     """To any shape in which the batch axis is found again, perhaps merged with others."""
     value, place, before, after = parts(node.operands[0])
-    full = _full(node)
+    full = node.full(view(value, place, before, after))
     target = goal(node, full)
     if target == full:
         return view(value, place, before, after)
@@ -217,11 +209,9 @@ class Frame:
 
     def axis(self, axis: int) -> int:
         """The same axis where the batch axis is first, and merged axes come after it."""
-        index = axis + self.rank if axis < 0 else axis
+        index = counted(axis, self.rank)
         if index == self.place:
             raise Refused(f"it works along axis {axis}, but its input has the batch axis {self.where}")
-        if not 0 <= index < self.rank:
-            raise Refused(f"axis is {axis}, but its input has {self.rank} axes")
         return self.before + self.after + index + (index < self.place)
 
     def constant(self, array: Array | Grown) -> Array:
@@ -361,7 +351,7 @@ def _expanded(frame: Frame, read: Reader) -> Any:
     target, place = frame.node.setting("shape", 1, 8), frame.place
     if target is None or len(target) > frame.rank:
         return None
-    full = _full(frame.node)
+    full = frame.node.full(view(*parts(frame.node.operands[0])))
     wide = [max(t, s) for t, s in zip((1,) * (frame.rank - len(target)) + target, full, strict=True)]
     if wide[place] != full[place]:
         return None
