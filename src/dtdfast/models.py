@@ -175,8 +175,8 @@ def _state(path: Path) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
-READERS: dict[str, Callable[[Any, Any], Sequence[Layer]]] = {
-    "torch": _torch, "keras": _keras, "sklearn": _sklearn, "onnx": _onnx, "file": _file,
+READERS: dict[str, Callable[[Any, Any], Sequence[Layer]]] = {  # models of Keras may be modules of PyTorch too
+    "keras": _keras, "torch": _torch, "sklearn": _sklearn, "onnx": _onnx, "file": _file,
 }  # fmt: skip
 IMPORTERS = {
     "torch": "from_torch(model, example)",

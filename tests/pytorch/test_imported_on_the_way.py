@@ -81,3 +81,11 @@ def test_keras(rng: Generator) -> None:
     assert models.layers_of(model, x) is models.layers_of(model, x)
     model.set_weights([2 * w for w in model.get_weights()])
     np.testing.assert_allclose(dtd.predict(model, x), model(x).detach().cpu().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_keras_is_read_by_its_own_importer(rng: Generator) -> None:
+    """Whatever its backend: a model on PyTorch's is a torch.nn.Module too, whose graph computes norms piece by piece."""
+    parts = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((6, 6, 3)), *parts, keras.layers.Dense(3)])
+    x = normal(rng, 2, 6, 6, 3)
+    np.testing.assert_array_equal(dtd.explain(model, x, 1), dtd.explain(dtd.from_keras(model), x, 1))
