@@ -95,6 +95,20 @@ def test_numpy_may_raise_errors(rules: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_numpy_may_raise_errors_while_networks_are_planned() -> None:
+    tiny = [
+        dtd.Linear(np.full((4, 3), 1e-45)),
+        dtd.Scale(np.full(4, 1e-200)),
+        dtd.Scale(np.full(4, 1e-200)),
+        dtd.ReLU(),
+    ]
+    x = RNG.random((2, 3))
+    with np.errstate(all="raise"):
+        dtd.explain(tiny, np.zeros_like(x), domain=(np.full(3, -1e-50), 1e-50))
+        with pytest.raises(dtd.NumericsError, match="underflowed"):
+            dtd.explain([dtd.Linear(np.full((4, 3), 1e-50)), dtd.ReLU()], x)
+
+
 def test_a_progress_bar_of_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     closed = (tmp_path / "closed").open("w", encoding="utf-8")
     closed.close()

@@ -78,10 +78,11 @@ def start_of(outputs: Floats, numbers: Numbers, against: Numbers | str, *, unit:
     if isinstance(against, str) and classes == 1:
         raise TargetError("the network has one output: there is nothing to set it against")
     if isinstance(against, str) and against == SOFTMAX:
-        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        p = shifted / shifted.sum(axis=1, keepdims=True)
-        chosen = np.take_along_axis(p, numbers, axis=1)
-        start[...] = -chosen[:, :, None] * p[:, None]
+        with np.errstate(under="ignore"):
+            shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            p = shifted / shifted.sum(axis=1, keepdims=True)
+            chosen = np.take_along_axis(p, numbers, axis=1)
+            start[...] = -chosen[:, :, None] * p[:, None]
         np.put_along_axis(start, numbers[:, :, None], 0, axis=2)
         others = -start.sum(axis=2, keepdims=True)  # p_a (1 − p_a), whose difference has no digits left where p_a ≈ 1
         np.put_along_axis(start, numbers[:, :, None], others, axis=2)

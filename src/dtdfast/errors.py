@@ -85,16 +85,12 @@ def starved(error: BaseException) -> bool:
 
 
 def translated(call: Call) -> Call:
-    """A function whose MemoryError and RecursionError become errors of dtdfast that say what to do; to which numbers
-    too small for their type are 0, whatever numpy.seterr says.
-    """
-    import numpy as np  # not when dtdfast is imported
+    """A function whose MemoryError and RecursionError become errors of dtdfast that say what to do."""
 
     @functools.wraps(call)
     def checked(*args: Any, **kwargs: Any) -> Any:
         try:
-            with np.errstate(under="ignore"):
-                return call(*args, **kwargs)
+            return call(*args, **kwargs)
         except DtdError:
             raise
         except MemoryError as error:

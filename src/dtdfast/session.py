@@ -28,7 +28,7 @@ def rows(beside: Beside, block: slice) -> Beside:
 
 def put(values: Array, into: Array) -> None:
     """Values into the caller's array, where those beyond its range become infinite (the Explainer finds them)."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         into[...] = values
 
 

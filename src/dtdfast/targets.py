@@ -213,7 +213,7 @@ class Entry:
         if not self.settled:
             return self.settle(outputs).relevance(outputs)
         if self.start is not None:
-            with np.errstate(over="ignore"):  # the Explainer finds what becomes infinite
+            with np.errstate(over="ignore", under="ignore"):  # the Explainer finds what becomes infinite
                 start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
         n, numbers = len(outputs), self.numbers

@@ -82,7 +82,8 @@ def refill(what: str, rows: Any, lost: Rows, again: Callable[[int], Array], reme
     for i in sorted({i for i, _ in lost}):
         exact = again(i)
         for k in (k for j, k in lost if j == i and exact[k].any()):
-            rounded = exact[k].astype(np.float32)
+            with np.errstate(under="ignore"):
+                rounded = exact[k].astype(np.float32)
             if not rounded.any():
                 raise NumericsError(
                     f"the {what} of sample {i} underflowed float32: all is 0, but in float64 up to "

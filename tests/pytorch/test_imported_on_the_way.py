@@ -84,7 +84,7 @@ def test_keras(rng: Generator) -> None:
 
 
 def test_keras_is_read_by_its_own_importer(rng: Generator) -> None:
-    """Whatever its backend: a model on PyTorch's is a torch.nn.Module too, whose graph computes norms piece by piece."""
+    """Whatever its backend: a model on PyTorch's is a torch.nn.Module too, whose graph computes norms in pieces."""
     parts = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((6, 6, 3)), *parts, keras.layers.Dense(3)])
     x = normal(rng, 2, 6, 6, 3)

@@ -98,7 +98,7 @@ class Givens:
             raise InputError(f"{name} has dtype {array.dtype}, expected numbers or booleans")
         if array.dtype.kind == "f" and not finite(array):
             raise InputError(f"{name} holds NaN or infinity")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             converted: Array = np.ascontiguousarray(array, dtype)
         if not finite(converted):
             raise InputError(f"{name} holds values beyond the range of {np.dtype(dtype)}")

@@ -91,7 +91,7 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
     if fits:
         return array if ready else np.ascontiguousarray(array)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         converted: Array = np.ascontiguousarray(array, dtype)
     if not finite(converted):
         raise InputError(f"x holds values beyond the range of {np.dtype(dtype)}")

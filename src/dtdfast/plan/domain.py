@@ -99,7 +99,7 @@ class Domain:
         return box
 
     def _rounded(self, shape: Shape, dtype: Any) -> Box:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
         return low, high
 
@@ -126,7 +126,7 @@ def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
 
 def single(box: Box) -> Box:
     """The bounds in float32."""
-    with np.errstate(over="ignore"):  # beyond float32 there is no bound
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32 there is no bound
         return box[0].astype(np.float32), box[1].astype(np.float32)
 
 

@@ -112,7 +112,7 @@ class Lowering:
 
     def constant(self, array: Any) -> Reals:
         """Numbers as the program computes with them."""
-        with np.errstate(over="ignore"):  # what becomes infinite shows in the result
+        with np.errstate(over="ignore", under="ignore"):  # what becomes infinite shows in the result
             return np.ascontiguousarray(array, self.numbers)
 
     def value(self, tensor: Tensor) -> Buffer:

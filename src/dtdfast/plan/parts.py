@@ -65,7 +65,7 @@ class Part(OneLine):
         starts = np.arange(blocks) * -(-inner // blocks)
         lengths = np.empty((len(weight), blocks, *weight.shape[2:]), weight.dtype)
         rows = max(1, AT_ONCE // (inner * taps.n_taps))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             for first in range(0, len(weight), rows):
                 squares = np.square(weight[first : first + rows], dtype=np.float64)
                 lengths[first : first + rows] = np.sqrt(np.add.reduceat(squares, starts, axis=1))

@@ -32,13 +32,14 @@ PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without Python's collector of cycles: a plan is many objects, all of them to stay, and it would go through them
-    again and again.
+    again and again. Products of weights that are too small for their type are 0, whatever numpy.seterr says.
     """
     enabled = gc.isenabled()
     try:
         _stopped.extend([True] * enabled)
         gc.disable()
-        yield
+        with np.errstate(under="ignore"):
+            yield
     finally:
         if enabled:
             gc.enable()

@@ -132,7 +132,7 @@ class Work:
         bad = np.array([bool(error) for error in chunk.errors])
         chunk.relevance[bad], chunk.outputs[bad] = 0, 0
         values = chunk.relevance if self.sum_axis is None else _summed(chunk.relevance, self.sum_axis)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             relevance = (
                 np.stack(list(map(halves, values)))
                 if self.dtype == "float16"

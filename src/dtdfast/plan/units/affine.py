@@ -66,7 +66,7 @@ class Affine(Unit):
     def box(self, given: list[Box]) -> Box | None:
         column, real = full_column(self.out.shape), given[0][0].dtype
         scale, shift = (np.zeros(1) if v is None else v.reshape(column) for v in (self.scale, self.shift))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             scale, shift = scale.astype(real), shift.astype(real)
         ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
