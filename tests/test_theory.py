@@ -177,6 +177,16 @@ def test_zero_is_gradient_times_input_of_words_and_inside(rng):
 
 
 @BOTH
+def test_the_gradient_of_words_is_summed_over_their_vectors(backend, rng):
+    table, weight, ids = normal(rng, 9, 4), normal(rng, 3, 12), rng.integers(0, 9, (5, 3))
+    layers = [dtd.Embedding(table), dtd.ReLU(), dtd.Flatten(), dtd.Linear(weight)]
+    expected = ((table[ids] > 0) * weight[1].astype(np.float64).reshape(3, 4)).sum(axis=2)
+    found = dtd.baselines.gradient(layers, ids, 1, backend=backend)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * UNIT[backend] * 4 * abs(weight).max())  # 4 terms
+    np.testing.assert_array_equal(dtd.baselines.sensitivity(layers, ids, 1, backend=backend), found**2)
+
+
+@BOTH
 def test_gate_form_is_message_form(backend, rng):
     """R_i = x_i c_i, c_i = sum_j w+_ij g_j c_j, g_j = x_j / z+_j, written out against the messages x_i w+_ij R_j /
     z+_j.

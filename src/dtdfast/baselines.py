@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """The gradient ∂f/∂x of the targeted outputs, with ReLU'(0) = 0.
+    """The gradient ∂f/∂x of the targeted outputs, with ReLU'(0) = 0; of words, summed over each vector.
 
     Parameters
     ----------

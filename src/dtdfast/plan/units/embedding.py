@@ -59,7 +59,7 @@ class Words(Unit):
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         out, accumulate = lowering.sink(self.sources[0])
-        m = View(lowering.value(self.out)) if self.out.form == "c" else None
+        m = View(lowering.value(self.out)) if self.out.form == "c" and not lowering.gradient else None
         step = Step("EMBED_SUM", self, View(out, trailing=True), View(r), m=m, axis=self.slot, repeat=lowering.t)
         step.accumulate = accumulate
         lowering.emit(step)
