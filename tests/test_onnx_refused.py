@@ -302,6 +302,8 @@ MISFITS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # operator and wha
     ),
     "Attention heads": ("y = Attention<q_num_heads=3>(x, x, x)", "", "has 2 heads, the attribute says 3",
                         dict(x=HEADS, opset=23)),
+    "Attention groups": ("k = Slice(x, a, b, a) y = Attention(x, k, k)", "int64[1] a = {1}, int64[1] b = {4}",
+                         "4 heads of queries do not divide into 3 of keys", dict(x="float[N,4,6,4] x", opset=23)),
     "Attention mask": ("y = Attention(x, x, x, m)", "int64[6,6] m", "mask has type int64 and 2 axes",
                        dict(x=HEADS, opset=23)),
     "RotaryEmbedding tables": ("y = RotaryEmbedding(x, c, c, p)", "float[9,6,2] c, int64[1,6] p = {0,1,2,3,4,5}",

@@ -105,6 +105,10 @@ IMAGES: dict[str, Function] = {  # (n, 4, 8, 6)
         [y, torch.linspace(-1, 1, 8).double().view(1, 1, 8, 1).expand(2, 1, 8, 6)], 1
     ),
     "einsum of two constants": lambda y: torch.einsum("nchw,cd,he->ndew", y, constant(4, 3), constant(8, 2)),
+    "lerp from a constant": lambda y: torch.lerp(constant(6), y, constant(6)),
+    "addcmul of constants": lambda y: torch.addcmul(y, constant(6), constant(8, 6), value=2.0),
+    "addcdiv of a constant": lambda y: torch.addcdiv(constant(6), y, constant(8, 6), value=2.0),
+    "smallest": lambda y: y.amin(1),
     "a standardised kernel": lambda y: F.conv2d(
         y, F.normalize(constant(5, 4, 3, 3) - constant(5, 4, 3, 3).mean((1, 2, 3), keepdim=True))
     ),
@@ -114,6 +118,10 @@ TOKENS: dict[str, Function] = {  # (n, 5, 6)
     "einsum": lambda h: torch.einsum("ij,bjk->bik", constant(7, 5), h),
     "einsum over both": lambda h: torch.einsum("btc,tcd->bd", h, constant(5, 6, 2)),
     "bmm": lambda h: torch.bmm(constant(1, 5, 5).expand(2, 5, 5), h),
+    "addmm of constants": lambda h: torch.addmm(
+        h.flatten(1), constant(1, 3).expand(2, 3), constant(3, 30), beta=0.5, alpha=2.0
+    ),
+    "tensordot from the left": lambda h: torch.tensordot(constant(5), h, ([0], [1])),
     "linear on the last axis": lambda h: F.linear(h, constant(3, 6), constant(3)),
     "mean of tokens": lambda h: h.mean(1),
     "first token": lambda h: h[:, 0],

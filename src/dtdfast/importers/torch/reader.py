@@ -86,8 +86,10 @@ class Reader:
                     raise ModelError(f"{title(node)}: {advice(node, str(reason))}") from None
         value = self.values[wanted]
         if isinstance(value, Turned):
+            merged = ", merged with others" if value.outer or value.inner else ""
             raise ModelError(
-                f"the module's output has its batch axis at place {value.axis}; return it with the batch axis first"
+                f"the module's output has its batch axis at place {value.place}{merged}; return it with the batch axis "
+                "first"
             )
         if isinstance(value, Function):
             raise ModelError(f"the module's output: {value.refused()}")
@@ -368,7 +370,10 @@ def _bind(node: Any) -> dict[str, Any]:
 def _shape(node: Any) -> Shape:
     """Of its result, or of the first of several; the batch axis counted."""
     value = node.meta["val"]
-    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
+    try:
+        return tuple(map(int, (value[0] if isinstance(value, (tuple, list)) else value).shape))
+    except RuntimeError:  # of a symbol without a value
+        raise Refused("the size of its result is known only when it runs; write its sizes as numbers") from None
 
 
 def _dtype(node: Any) -> Any:
