@@ -132,6 +132,9 @@ TOKENS: dict[str, Build] = {  # (n, 5, 6)
     "over time and channels": kl.EinsumDense("abc,bcd->ad", (3,), bias_axes="d"),
     "adaptive mean": kl.AdaptiveAveragePooling1D(3),
     "last token": lambda h: h[:, -1],
+    "power of 1": lambda h: ops.relu(h) ** 1,
+    "dot": lambda h: ops.dot(ops.dot(h, constant(6, 3)), 2.0),
+    "tensordot from the left": lambda h: ops.tensordot(constant(5), h, axes=((0,), (1,))),
 }
 CASES = [("image", n, f) for n, f in IMAGES.items()] + [("tokens", n, f) for n, f in TOKENS.items()]
 
@@ -196,3 +199,27 @@ def test_steps_back_that_the_backend_lacks() -> None:
     np.testing.assert_allclose(
         dtd.predict(layers, x), keras.ops.convert_to_numpy(inner(x[..., ::-1].copy())), rtol=1e-5, atol=1e-5
     )
+
+
+REFUSALS: dict[str, tuple[Build, str]] = {  # of (n, 8, 6, 4)
+    "another power": (lambda x: ops.power(x, 3), r"\(Power\): the power has no record; 1 and 2 have"),
+    "a computed power": (lambda x: ops.power(2.0, x), r"\(Power\): the power has no record; 1 and 2 have"),
+    "samples padded": (lambda x: ops.pad(x, ((1, 0), (0, 0), (0, 0), (0, 0))), "it pads the batch axis"),
+    "a larger crop": (kl.CenterCrop(9, 6), r"it enlarges \(8, 6\) to \(9, 6\); use Resizing"),
+    "an aspect ratio": (kl.Resizing(5, 4, crop_to_aspect_ratio=True), "keeps no aspect ratio"),
+    "a random crop": (kl.RandomCrop(5, 4), r"at inference it cuts \(5, 4\) out of \(8, 6\)"),
+    "a sample": (lambda x: x[0], r"\(GetItem\): it takes the batch apart"),
+    "samples exchanged": (lambda x: ops.flip(x, axis=0), "it moves elements from one sample to another"),
+    "places": (lambda x: ops.where(x)[0], r"\(Where\): it makes a choice by the data"),
+    "constants first": (lambda x: ops.dot(constant(3, 6), x), "use matmul for a constant matrix from the left"),
+    "pairs": (lambda x: ops.tensordot(x, x, axes=((3,), (3,))), "of two tensors it has no record; use matmul"),
+    "over samples": (lambda x: ops.cumsum(x, axis=0), "it works along the batch axis"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refused_by_name(name: str) -> None:
+    build, message = REFUSALS[name]
+    source = keras.Input((8, 6, 4))
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_keras(keras.Model(source, build(source)))

@@ -122,8 +122,6 @@ def _where(call: Call) -> Tensor:
     condition, *rest = operands(call)
     if isinstance(condition, Tensor):
         raise Refused(CHOICE)
-    if len(rest) != 2:
-        raise Refused("it lists the places of a condition, which has no record")
     a, b = (call.records.plain(o) if isinstance(o, Tensor) else o for o in rest)
     return Tensor(algebra.chosen(call.add, condition, a, b, call.n_batch))
 
