@@ -163,8 +163,6 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
         names = equation.replace(" ", "").partition("->")[0].split(",")
         sizes = [(k, s) for letters, a in zip(names, given, strict=True) for k, s in zip(letters, a.shape, strict=True)]
         return math.prod(max(s for k, s in sizes if k == letter) for letter in dict(sizes))
-    if operator == "GatherElements":
-        return given[1].size
     if operator == "GatherND":
         return math.prod(given[1].shape[:-1]) * math.prod(given[0].shape[given[1].shape[-1] :])
     if operator == "Concat":
