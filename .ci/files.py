@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Fail when git tracks an archive, a built file or one over 1 MB, or when the source distribution is over 1 MB, or is
-not what git tracks of the top folder and, but for README.md, of src/ and csrc/.
+not what git tracks of the top folder and, but for README.md, of src/ and csrc/ (without mkdocs.yml).
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """
@@ -16,6 +16,7 @@ from scikit_build_core.build import build_sdist
 
 ARCHIVES = (".whl", ".gz", ".zip", ".tar", ".xz", ".so", ".o", ".pyc")
 MADE = "PKG-INFO"  # by the build
+SITE = "mkdocs.yml"  # whose pages are not distributed
 LARGEST = 1_000_000  # bytes, of a file and of the distribution
 
 
@@ -38,7 +39,7 @@ wrong += [
 ]
 held, size = distributed()
 wanted = {p for p in tracked if p.startswith(("src/", "csrc/")) and not p.endswith("/README.md")} | {MADE}
-wanted |= {p for p in tracked if not (p.startswith(".") or "/" in p)}
+wanted |= {p for p in tracked if not (p.startswith(".") or "/" in p)} - {SITE}
 wrong += [f"{p}: in the source distribution, but not tracked" for p in sorted(held - wanted)]
 wrong += [f"{p}: not in the source distribution" for p in sorted(wanted - held)]
 wrong += [f"source distribution: {size} bytes, at most {LARGEST}"] * (size > LARGEST)
