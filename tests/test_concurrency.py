@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +153,34 @@ def test_processes(method: str, expected: list[bytes]) -> None:
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(2, context) as pool:
         assert list(pool.map(explained, [explainer] * 8, INPUTS, timeout=300)) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_for_a_property_that_another_thread_computes() -> None:
+    computing, enough = threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self, slow: bool) -> None:
+            self.slow = slow
+
+        @locks.cached_property
+        def value(self) -> bool:
+            if self.slow:
+                computing.set()
+                enough.wait(60)
+            return self.slow
+
+    thread = threading.Thread(target=lambda: Slow(True).value)
+    thread.start()
+    assert computing.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(Slow(False).value)
+    ended = os.waitpid(child, 0)[1]
+    enough.set()
+    thread.join()
+    assert ended == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from . import budget
 from .errors import InputError, starved
 from .extras import require
 from .files import readable, regular
+from .locks import cached_property
 
 Array = NDArray[Any]
 

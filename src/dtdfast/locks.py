@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 _owners: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -30,6 +31,30 @@ def renewed(owner: Any, name: str) -> Any:
 
 SHARED = renewed(sys.modules[__name__], "SHARED")
 """Held while settings are other that all threads share, and while PyTorch exports, which it does on one at a time."""
+
+
+if TYPE_CHECKING:
+    from functools import cached_property as cached_property  # noqa: TID251
+else:
+
+    class cached_property:
+        """A property that is computed when it is first asked for.
+
+        That of functools holds a lock meanwhile, before Python 3.12: one for all instances, for which a forked child
+        would wait for ever.
+        """
+
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self.compute, self.__doc__ = compute, compute.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self.name = name
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.compute(instance)
+            return value
 
 
 def _renew() -> None:

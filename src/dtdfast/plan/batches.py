@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
+from ..locks import cached_property
 from .lower import lower
 from .parts import Sum
 from .plan import Plan

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
+from ..locks import cached_property
 from ..rules import Row, Share, Term
 from ..rules.rows import Terms
 from ..show import OneLine

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, at
+from ..locks import cached_property
 from ..presets import RuleBook
 from ..rules import Convention
 from .domain import Domain, narrow

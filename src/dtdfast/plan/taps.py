@@ -12,9 +12,11 @@ taps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
+
+from ..locks import cached_property
 
 Triple = tuple[int, int, int]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
+from ..locks import cached_property
 from ..vocabulary import (
     INPUT_MAPS,
     W_GAMMA_NEG,

@@ -5,7 +5,6 @@ beyond the chunk.
 from __future__ import annotations
 
 import struct
-from functools import cached_property
 from typing import Any
 
 import numcodecs.blosc
@@ -16,6 +15,7 @@ from zarr.registry import register_codec
 
 from .. import budget, locks
 from ..errors import InputError
+from ..locks import cached_property
 
 HEADER = struct.Struct("<4B3I")  # versions, flags, size of an element; bytes unpacked, of a block, and of all
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from .. import budget
 from ..errors import RunError
 from ..extras import require
+from ..locks import cached_property
 from .containers import message
 from .store import Store, chunks, created, described
 

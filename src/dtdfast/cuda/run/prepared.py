@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BackendError
+from ...locks import cached_property
 from ...plan.columns import SCRATCH, scratch_bytes
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step, View, Weights

@@ -7,11 +7,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 
 from ...errors import ModelError
 from ...layers import Layer
+from ...locks import cached_property
 from ..records import Refused
 from .call import operation
 
