@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import hashlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -32,7 +33,7 @@ from fuzzing import TARGETS, target
 
 os.environ.setdefault("DTDFAST_MEMORY", "256M")
 
-SOURCES = Path(__file__).parents[1] / "src" / "dtdfast"
+SOURCES = Path(str(importlib.util.find_spec("dtdfast").origin)).parent  # those that run, wherever they lie
 ADDRESSES = 6 << 30  # bytes: most of them what the interpreter and its libraries map
 PATIENCE = 120  # seconds that a case may take on a busy machine
 OFTEN = (1, 1, 1, 1, 1, 2)  # mutations of a file
