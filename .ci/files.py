@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Fail when git tracks an archive, a built file or one over 1 MB, or when the source distribution is over 1 MB, or is
-not what git tracks of the top folder and, but for README.md, of src/ and csrc/ (without mkdocs.yml).
+not what git tracks of the top folder, but for mkdocs.yml, and of src/ and csrc/, but for README.md.
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """

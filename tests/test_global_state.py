@@ -119,15 +119,15 @@ def test_a_progress_bar_of_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPat
 
 def test_a_child_of_a_process_that_plans_collects_garbage() -> None:
     """Another thread's plan had stopped the collector when it was made."""
-    with program.uncollected():
+    with program.planning():
         assert in_a_child(gc.isenabled)[0]
-        with program.uncollected():
+        with program.planning():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with program.uncollected():
+        with program.planning():
             assert not in_a_child(gc.isenabled)[0]
     finally:
         gc.enable()

@@ -271,7 +271,7 @@ def test_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, out: Pa
         raise RuntimeError("Nanny failed to start.")
 
     monkeypatch.setattr(distributed, "LocalCluster", failing)
-    with pytest.raises(dtd.RunError, match=r"no 2 workers can be started \(Nanny failed to start.\): .*__main__"):
+    with pytest.raises(dtd.RunError, match=r"workers=2 cannot be started \(Nanny failed to start.\): .*__main__"):
         dtd.run(LAYERS, IMAGES[:9], out, domain=BOX, workers=2)
     assert dtd.run(LAYERS, IMAGES[:9], out, domain=BOX, resume=True).explained == 9
 

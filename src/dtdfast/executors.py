@@ -15,7 +15,7 @@ from .intake import Intake
 from .locks import renewed
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, PREDICT, Outputs, Program, outputs, prepare, uncollected
+from .plan.program import EXPLAIN, PREDICT, Outputs, Program, outputs, planning, prepare
 from .plan.shapes import Shape
 from .presets import RuleBook
 from .rules import convention_of
@@ -115,7 +115,7 @@ class Executors:
             executor = self.made.get(key)
             if executor is None:
                 check(sample)
-                with uncollected():
+                with planning():
                     executor = self._executor(self._program(*key))
                 self.made[key] = executor
                 most = min(KEPT, budget() // 8)

@@ -1,6 +1,7 @@
-"""Locks that a forked child finds free, whatever the parent's other threads did when it forked.
+"""Locks that a forked child finds free, whatever the parent's other threads did when it forked; and properties that are
+kept without a lock.
 
-They let the thread that holds them in again: a signal's handler, or an object that is collected, may explain while it
+Locks let the thread that holds them in again: a signal's handler, or an object that is collected, may explain while it
 does. What such a thread finds may be half changed.
 """
 
@@ -30,7 +31,8 @@ def renewed(owner: Any, name: str) -> Any:
 
 
 SHARED = renewed(sys.modules[__name__], "SHARED")
-"""Held while settings are other that all threads share, and while PyTorch exports, which it does on one at a time."""
+"""Held while settings that all threads share are changed for a while, and while PyTorch exports: it does so on one
+thread at a time."""
 
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
         return x
     if masked(x):
         raise error(
-            f"{name} is a masked array, or a list of some; say what stands for its masked values, by its filled(value)"
+            f"{name} is a masked array, or a list that holds one; put numbers where it is masked: array.filled(value)"
         )
     if isinstance(x, Mapping):
         keys = [*x]

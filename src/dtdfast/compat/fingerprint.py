@@ -40,8 +40,10 @@ PARTS: dict[type, tuple[str, ...]] = {
 }
 """What else is code, and what it is made of."""
 LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
-AT_ONCE = 1 << 24  # words of a storage on another device, summed together
 """Whose classes and variables nobody changes."""
+
+AT_ONCE = 1 << 24
+"""Words of a storage on another device that are summed together."""
 
 
 @dataclass(frozen=True)

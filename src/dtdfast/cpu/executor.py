@@ -26,7 +26,7 @@ from ..plan.lower import lower
 from ..plan.parts import bias_map
 from ..plan.plan import Plan
 from ..plan.profile import Profile, Timing
-from ..plan.program import Program, refuse_cancelling, uncollected
+from ..plan.program import Program, planning, refuse_cancelling
 from ..plan.steps import Buffer
 from ..plan.weights import ProductSums
 from ..session import Beside, HostSession, put
@@ -307,7 +307,7 @@ class CpuExecutor:
             found = self._plans.get(key)
             if found is None:
                 alone = key == (1, 1, 1, False, frozenset(), False)
-                with uncollected():
+                with planning():
                     most, threads = budget() // pieces, -(-self._threads() // pieces)
                     options: dict[str, Any] = {"ledger": ledger, "weights": weights, "chunked": t < n_targets}
                     plan = (

@@ -30,9 +30,9 @@ class Mul(Layer):
     """The product of two operands, which broadcast as those of `Add`.
 
     With a Constant it is a `Scale`. Of two computed operands one is the signal, which takes all relevance, and the
-    other the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that another activation
-    but ReLU made where the other is linear. A square hands all to its operand. Under ``attention="taylor"`` each takes
-    half.
+    other the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that an activation
+    other than ReLU made where the other is linear. A square hands all to its operand. Under ``attention="taylor"`` each
+    takes half.
 
     Parameters
     ----------

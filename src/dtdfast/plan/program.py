@@ -30,9 +30,10 @@ PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Without Python's collector of cycles: a plan is many objects, all of them to stay, and it would go through them
-    again and again. Products of weights that are too small for their type are 0, whatever numpy.seterr says.
+def planning() -> Iterator[None]:
+    """While a plan is made. It is many objects, all of them to stay: Python's collector of cycles, which would go
+    through them again and again, stands still. Products of weights that are too small for their type are 0, whatever
+    numpy.seterr says.
     """
     enabled = gc.isenabled()
     try:

@@ -26,7 +26,7 @@ from .work import Work
 
 AHEAD = 3  # tasks per thread of the workers: enough that none waits, few enough that a stop is soon
 PATIENCE = 10  # seconds for a scheduler to answer
-SET = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in the environment by Dask itself, beside what its configuration names
+VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # that Dask sets, beside those which its configuration names
 
 
 class Equipment(distributed.WorkerPlugin):
@@ -129,7 +129,7 @@ def check_reachable(scheduler: str) -> None:
 @contextmanager
 def _environment_kept() -> Iterator[None]:
     """What a cluster sets in this process for its workers (one thread each) ends with it."""
-    names = *dask.config.get("distributed.nanny.pre-spawn-environ", {}), *SET
+    names = *dask.config.get("distributed.nanny.pre-spawn-environ", {}), *VARIABLES
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
@@ -148,8 +148,8 @@ def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any
             cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         except (OSError, RuntimeError) as error:
             raise RunError(
-                f"no {workers} workers can be started ({error}): a script calls this below `if __name__ == "
-                '"__main__":`, and a daemonic process cannot; or leave workers out'
+                f"workers={workers} cannot be started ({error}): a script must call this below `if __name__ == "
+                '"__main__":`, and a daemonic process can start none; without workers, this process computes alone'
             ) from None
         address = stack.enter_context(cluster)
     else:

@@ -162,8 +162,8 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         shares = (0.5, 0.5)
     elif sum(found) != 1 and sources[0] is not sources[1]:  # a square's signal and gate are one
         unclear = (
-            f"{sum(found)} of its operands are made by a sigmoid, a softmax or another activation but ReLU, expected "
-            "exactly one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= "
+            f"{sum(found)} of its operands are made by an activation other than ReLU (a sigmoid or softmax, say), "
+            "expected exactly one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= "
             'to the record, or attention="taylor" for half each'
         )
     operands = [
