@@ -163,8 +163,8 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     elif sum(found) != 1 and sources[0] is not sources[1]:  # a square's signal and gate are one
         unclear = (
             f"{sum(found)} of its operands are made by an activation other than ReLU (a sigmoid or softmax, say), "
-            "expected exactly one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= "
-            'to the record, or attention="taylor" for half each'
+            "expected exactly one (the gate); relevance goes to the signal, and which one that is cannot be told: give "
+            'share= to the record, or attention="taylor" for half each'
         )
     operands = [
         expanded(builder, entry, s, entry.shape) if share or k == 0 else s
