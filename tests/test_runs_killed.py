@@ -110,6 +110,7 @@ def test_two_at_once_are_refused(digits_command: tuple[object, ...], tmp_path: P
     out = tmp_path / "out.zarr"
     process = start(*digits_command, "-o", out, "--chunk", 1)
     wait_for(lambda: finished(out) > 0, process)
+    process.send_signal(signal.SIGSTOP)  # so that it does not end first
     _, errors = run(*digits_command, "-o", out, "--resume", "--chunk", 1, code=2)
     assert "another process is writing there" in errors
     process.kill()
