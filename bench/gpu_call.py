@@ -16,7 +16,8 @@ to OUT/rows.json when it is found:
     small       small networks of every kind in every precision
     limits      a copy, cuBLAS
     networks    the goals of gpu.py: maps, bits, times, steps
-    rivals      the same by cuDNN, by hand, by zennit
+    dependent   ResNet-50, one image, by programmatic dependent launch: maps and bits, then times with and without
+    rivals      the same as networks by cuDNN, by hand, by zennit
 
 Networks have a process each, which builds on the CPU while another measures. The call returns 1 if something in a stage
 failed or was wrong, and 0 else, goals missed or not.
@@ -42,8 +43,9 @@ from gpu import Clock, Report, judge, rows_of
 from gpu_jobs import PRECISIONS, Row
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("versions", "kernels", "smoke", "tests", "small", "limits", "networks", "rivals")
+STAGES = ("versions", "kernels", "smoke", "tests", "small", "limits", "networks", "dependent", "rivals")
 TRUSTED = ("kernels", "smoke")  # behind a failure of these nothing is asked
+MANY_LAUNCHES = "ResNet-50"
 NETWORKS = ("VGG-16", "ResNet-50", "GoogLeNet")
 GOAL_BATCHES = (1, 64)
 TESTS = [
@@ -105,6 +107,9 @@ def rows(stage: str, pack: Path, out: Path, lock: Path, clock: Clock) -> Iterato
         kind = "network" if stage == "networks" else "rivals"
         common = {"kind": kind, "precisions": PRECISIONS, "batches": GOAL_BATCHES, "references": references}
         yield from side_by_side([{**common, "network": n, "lock": str(lock)} for n in NETWORKS], clock.left)
+    elif stage == "dependent":
+        job = {"kind": stage, "network": MANY_LAUNCHES, "precisions": PRECISIONS, "references": references}
+        yield from rows_of(job, min(clock.left, 60))
     elif stage == "small":
         yield from rows_of({"kind": "small", "first": 0, "references": references}, min(clock.left, 60))
     else:

@@ -42,6 +42,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 SEED = 23  # of all images
 # what the small networks are checked under
 RULES = ("dtd", "lrp-epsilon", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box")
+CALLS = 50  # of dependent launches, whose bits are compared
 MARK = "ROW "
 Row = dict[str, Any]
 
@@ -234,6 +235,30 @@ def of_precision(
         yield {"kind": "profile", **case, "batch": n, "steps": profile(net, precision, x[:n])}
 
 
+def dependent(job: Row) -> Iterator[Row]:
+    """One image by programmatic dependent launch: many calls have the bits of launches that follow each other, or
+    nothing is timed; then the times of both.
+    """
+    name, net = job["network"], network(job["network"])
+    x = net.sample(1, SEED, box=(0.0, 1.0))
+    reference = read_reference(job["references"], name, net, x)
+    with alone(job):
+        for precision in job["precisions"]:
+            driver.DEPENDENT = False
+            expected = explainer(net, precision).explain(x, 0)
+            driver.DEPENDENT = True
+            made = explainer(net, precision)
+            found = [made.explain(x, 0) for _ in range(CALLS)]
+            same = sum(np.array_equal(expected, each) for each in found)
+            compared = reference.row(found[-1], precision)
+            right = compared["right"] and same == CALLS
+            row = {"kind": "check", "what": f"{name}, dependent launches", "precision": precision, "same": same}
+            yield {**row, **compared, "right": right}
+            for driver.DEPENDENT in (False, True) if right else ():
+                tool = f"dtdfast, dependent: {driver.DEPENDENT}"
+                yield from timings("dtdfast", net, {"network": name, "precision": precision, "tool": tool}, (1,))
+
+
 def profile(net: Net, precision: str, x: Any) -> list[Row]:
     """Every step alone, measured and expected."""
     launches: list[Sequence[Launch]] = []
@@ -346,6 +371,7 @@ KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {
     "small": small,
     "network": whole,
     "rivals": rivals,
+    "dependent": dependent,
     "limits": limits,
     "versions": gpu_first.versions,
     "kernels": gpu_first.kernels,

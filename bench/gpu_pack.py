@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib")
 import gpu_first
 import tiles
 from dtdfast.cuda.compile import cache as kept
+from dtdfast.cuda.compile.dependent import Dependent
 from dtdfast.cuda.compile.kernel import Kernel
 from gpu import Clock, compile_everything, require
-from gpu_call import GOAL_BATCHES, NETWORKS, ROOT, SKIPPED, TESTS
+from gpu_call import GOAL_BATCHES, MANY_LAUNCHES, NETWORKS, ROOT, SKIPPED, TESTS
 from gpu_jobs import PRECISIONS, checks, explainer, network, profile
 from paper import PaperDevice, on_paper
 
@@ -80,6 +81,15 @@ def of_network(name: str) -> Shared:
     return device.shared
 
 
+def of_dependent() -> Shared:
+    """Of programmatic dependent launch, which a device on paper does not know."""
+    with on_paper() as device:
+        net = network(MANY_LAUNCHES)
+        for precision in PRECISIONS:
+            explainer(net, precision).explain(net.sample(1, box=(0.0, 1.0)), 0)
+    return {Dependent(**vars(kernel)): nbytes for kernel, nbytes in device.shared.items()}
+
+
 def of_tests(tests: Sequence[str] = TESTS) -> Shared:
     """Of the files that gpu_call.py runs."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,6 +121,7 @@ def asked(with_tiles: bool) -> Iterator[tuple[str, Shared]]:
     yield "tests", of_tests()
     for name in NETWORKS:
         yield name, of_network(name)
+    yield "dependent", of_dependent()
     if with_tiles:
         yield "tiles", of_tiles()
 

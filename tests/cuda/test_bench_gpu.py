@@ -16,6 +16,7 @@ import gpu_call
 import gpu_jobs
 import gpu_references
 import tiles
+from dtdfast.cuda.run import driver
 from dtdfast.cuda.run import tiles as run_tiles
 from host import HostDevice
 from paper import on_paper
@@ -144,6 +145,32 @@ def test_a_whole_network(monkeypatch, tmp_path, report, of_lenet, asked, precisi
         step["ms"] == step["expected ms"] > 0 for row in rows if row["kind"] == "profile" for step in row["steps"]
     )
     gpu.judge(report)
+
+
+@pytest.mark.parametrize("races", [False, True])
+def test_dependent_launches_are_right_before_they_are_timed(races, on_host, monkeypatch, of_lenet, tmp_path):
+    """Every call has the bits of launches that follow each other; else there are no times."""
+
+    class Racing(HostDevice):
+        def download(self, array, address, stream):
+            super().download(array, address, stream)
+            if races and driver.DEPENDENT and array.size > 100 and self.log.count("replay") == 3:
+                array.flat[0] = np.nextafter(array.flat[0], np.float32(1))
+
+        def lock(self, nbytes):
+            return 0
+
+    monkeypatch.setitem(gpu_jobs.NETS, "small", gpu_jobs.SMALL["lenet5"])
+    monkeypatch.setattr(gpu_jobs, "CALLS", 3)
+    monkeypatch.setattr(driver, "DEPENDENT", False)
+    monkeypatch.setattr(gpu_jobs, "timings", lambda tool, net, case, batches: [{**case, "on": driver.DEPENDENT}])
+    on_host(Racing(compiled=True))
+    file = tmp_path / "references.npz"
+    gpu_jobs.write_references(file, {"small": of_lenet})
+    job = {"network": "small", "precisions": ["float32"], "references": str(file)}
+    check, *times = gpu_jobs.dependent(job)
+    assert (check["right"], check["same"]) == (not races, 3 - races)
+    assert [row["on"] for row in times] == ([] if races else [False, True])
 
 
 def test_a_kernel_that_cannot_be_compiled(monkeypatch):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dtdfast
-from assembler import SHARED, between, count, resources, used_in_flight, workers
+from assembler import SHARED, between, count, early, resources, used_in_flight, workers
 from contraction_kernels import (
     REGISTERS,
     Case,
@@ -29,6 +30,7 @@ from contraction_kernels import (
     tiles_for,
 )
 from dtdfast.cuda.compile.compiler import ptx_of
+from dtdfast.cuda.compile.dependent import waiting
 from dtdfast.cuda.kernels.warp_product import WGMMA, bytes_of
 from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, UNEVEN
 from dtdfast.cuda.run.tiles import THIN as THIN_FORM
@@ -171,6 +173,35 @@ def test_wgmma_is_left_alone(table: Any) -> None:
         assert used_in_flight([*row["listing"][: last + 1], ("MOV", f"{added}, RZ")]), case  # what would be found
         wait = next(place for place, name in enumerate(names) if name.startswith("WARPGROUP.DEPBAR"))
         assert any(name.startswith("LDGSTS") for name in names[last:wait]), case
+
+
+def test_all_wait_for_the_launch_before(table: Any) -> None:
+    """In programmatic dependent launch, first of all. Kernels of other factories: where they are assembled."""
+    assert not {case: row["early"] for case, row in table.items() if row["early"]}
+
+
+WAIT = "\tgriddepcontrol.wait;\n"
+SOME = "{.reg .pred q; .reg .u32 t; mov.u32 t, %tid.x; setp.eq.u32 q, t, 0; @q griddepcontrol.wait;}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (lambda text: text.replace(WAIT, ""), "no wait"),
+        (
+            lambda text: re.sub(r"([^\n]*cp\.async\.ca[^\n]*\n)", rf"\1{WAIT}", text.replace(WAIT, ""), count=1),
+            "LDGSTS",
+        ),
+        (lambda text: text.replace(WAIT, SOME), "BRA"),
+        (lambda text: text.replace("ld.global.s32", "ld.global.nc.s32"), "LDG.E.CONSTANT"),
+    ],
+)
+def test_a_wait_that_is_wrong(fault: Callable[[str], str], found: str) -> None:
+    """None, one behind a copy, one that only some threads execute, and loads that may be of another time."""
+    kernel = kernel_of("fma", False, 1, False, THIN)
+    text = waiting(ptx_of(kernel, (9, 0)))
+    assert not early(kernel, text)
+    assert any(found in step for step in early(kernel, fault(text)))
 
 
 def test_what_hopper_does_in_one_instruction() -> None:

@@ -12,9 +12,10 @@ import pytest
 
 import dtdfast as dtd
 import host
-from assembler import resources, workers
+from assembler import early, resources, workers
 from dtdfast import threads
 from dtdfast.cuda.compile import cache, parallel, sources
+from dtdfast.cuda.compile.dependent import Dependent
 from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import (
     checks,
@@ -37,7 +38,7 @@ from host import HostDevice
 from nets import SMALL
 from nets.transformers import TRANSFORMERS
 from paper import on_paper
-from support import classifier, normal
+from support import LONG, classifier, normal
 
 REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
 
@@ -157,9 +158,20 @@ def test_assembled(assembled):
         most = {NAME: 65536 // (THREADS * MIN_BLOCKS), "account": 65536 // 512}.get(kernel.name, REGISTERS)
         sums_along = kernel.constants[-1] is True and kernel.name != "clear_border"
         wide = sums_along or kernel.name == weight_gradient.weight_gradient.__name__
-        if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
+        if (
+            row["early"]
+            or row["float64"] != wide
+            or any(r["registers"] > most or r["local"] for r in row["targets"].values())
+        ):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
+
+
+def test_all_wait_for_the_launch_before():
+    """In programmatic dependent launch, first of all; without DTDFAST_LONG one kernel of every factory."""
+    made = [*kernels(), *products()]
+    some = made if LONG else list({kernel.factory: kernel for kernel in made}.values())
+    assert not {kernel: steps for kernel, steps in zip(some, workers().map(early, some), strict=True) if steps}
 
 
 def test_what_must_cancel(assembled):
@@ -236,6 +248,7 @@ def test_cache(folder):
     assert cache.stored(kernel, (9, 0)) == made
     assert cache.stored(kernel, (8, 0)) is None
     assert cache.stored(some_kernel("none"), (9, 0)) is None
+    assert cache.stored(Dependent(**vars(kernel)), (9, 0)) is None
     assert cache.stored(some_kernel(n_axes=3), (9, 0)) is None
     assert calls == [(9, 0)]
     (file,) = folder.iterdir()
@@ -303,6 +316,21 @@ def test_a_comment_in_a_file_keeps_its_kernels(monkeypatch):
     sources.code_of.cache_clear()
     cache._environment.cache_clear()
     assert found[0] == found[1] != found[2]
+
+
+def test_only_kernels_that_wait_follow_from_how(monkeypatch):
+    """Programmatic dependent launch is not in use: what makes kernels for it leaves others as they are."""
+    kernel, found = some_kernel(), []
+    read = sources.code_of
+    for more in (b"", b"MORE = 1"):
+        monkeypatch.setattr(
+            cache,
+            "code_of",
+            lambda path, more=more: read(path) + more * (path.stem == Dependent.__module__.rpartition(".")[2]),
+        )
+        found.append([cache.path_of(k, (9, 0)) for k in (kernel, Dependent(**vars(kernel)))])
+    assert found[0][0] == found[1][0]
+    assert len({found[0][0], found[0][1], found[1][1]}) == 3
 
 
 def test_a_cache_that_cannot_be_written(folder):

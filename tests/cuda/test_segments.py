@@ -239,6 +239,7 @@ def test_compiled() -> None:
         for e in ENDINGS
     ]
     rows = list(workers().map(loaded, [*kernels, *adding]))
+    assert not any(row["early"] for row in rows)
     for kernel, row in zip(kernels, rows, strict=False):
         for target, found in row["targets"].items():
             assert found["registers"] * kernel.threads * kernel.min_blocks <= REGISTERS

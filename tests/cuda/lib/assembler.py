@@ -24,6 +24,9 @@ LINE = re.compile(
     r"^(?P<label>\.L_x_\d+):|^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?(?P<name>[A-Z][\w.]*)\s*(?P<operands>[^;]*?)\s*;",
     re.MULTILINE,
 )
+STEP = re.compile(r"^(\.L_x_\d+:)|^\s*/\*[0-9a-f]{4,}\*/\s+([^;]*?)\s*;", re.MULTILINE)
+HARMLESS = re.compile(r"(LDC|ULDC|S2R|S2UR|CS2R|MOV|UMOV)\b|(IADD3|VIADD) R1, R1, ")
+LOAD_OF_CONSTANTS = re.compile(r"(@\S+ )?LDG\S*\.CONSTANT")
 Listing = list[tuple[str, str]]  # instructions and their operands; "" and a label
 
 
@@ -54,6 +57,7 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     the time. Else the last target's PTX is made from that of the first.
     """
     from dtdfast.cuda.compile.compiler import improved, linked, ptx_of
+    from dtdfast.cuda.compile.dependent import waiting
 
     row: dict[str, Any] = {"targets": {}}
     alone = kernel.constants[0] in WGMMA  # of sm_90a
@@ -64,17 +68,37 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
         row["targets"]["sm_90"] = _assembled(improved(text).replace(".target sm_80", ".target sm_90"), "sm_90")
         return row | _said(text)
     text = ptx_of(kernel, (9, 0))
+    row["early"] = early(kernel, waiting(text))
     binary = linked(text, kernel, (9, 0))
     assert binary.entry == kernel.name
     row |= _said(text)
     row["targets"]["sm_90"] = _described(binary.image, kernel.name)
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "cubin")
-        path.write_bytes(binary.image)
-        code = subprocess.run([tool("nvdisasm"), "-c", "-ndf", path], capture_output=True, text=True, check=True).stdout
+    code = _disassembled(binary.image)
     row["listing"] = [(m["name"] or "", m["operands"] or m["label"]) for m in LINE.finditer(code)]
     row["code"] = Counter(name for name, _ in row["listing"] if name)
     return row
+
+
+def _disassembled(image: bytes) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "cubin")
+        path.write_bytes(image)
+        return subprocess.run([tool("nvdisasm"), "-c", "-ndf", path], capture_output=True, text=True, check=True).stdout
+
+
+def early(kernel: Kernel, text: str = "") -> list[str]:
+    """Of a kernel for programmatic dependent launch, or of such PTX, as machine code: what a thread may do before it
+    has waited for the launch before, but for finding its number, parameters and stack; a wait under a condition, or
+    behind a label, is none. And loads that need not see what that launch wrote.
+    """
+    from dtdfast.cuda.compile.compiler import linked, ptx_of
+    from dtdfast.cuda.compile.dependent import waiting
+
+    code = _disassembled(linked(text or waiting(ptx_of(kernel, (9, 0))), kernel, (9, 0)).image)
+    entry = code.index(f"\n{kernel.name}:\n.text.{kernel.name}:\n")  # behind functions that it may call
+    steps = [m[1] or m[2] for m in STEP.finditer(code, entry)]
+    before = steps[: steps.index("ACQBULK")] if "ACQBULK" in steps else ["no wait"]
+    return [step for step in before if not HARMLESS.match(step)] + [s for s in steps if LOAD_OF_CONSTANTS.match(s)]
 
 
 def _said(text: str) -> dict[str, Any]:

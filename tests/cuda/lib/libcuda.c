@@ -10,10 +10,10 @@ typedef int status;
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 enum { CAPACITY = 1 << 22 };
 
-typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing);
+typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing, int overlapping);
 static launch_function on_launch;
 static void (*on_graph)(int64_t graph, int launched); /* 0: it is recorded, number 0: in vain */
-static int contexts, capturing, broken, mode, streams, recorded, live, modules, events;
+static int contexts, capturing, broken, after_kernel, mode, streams, recorded, live, modules, events;
 static int64_t used, locked, graphs;
 static char failing[64];
 static int fails_after, fails_with;
@@ -67,9 +67,10 @@ status cuMemAlloc_v2(uint64_t *p, size_t n)
 status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; if (capturing && mode != 2) return 900; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
 status cuMemAllocHost_v2(void **p, size_t n) { NEEDS_CONTEXT; MAY_FAIL; locked += (int64_t)n; int64_t *b = malloc(n + 64); b[0] = (int64_t)n; *p = b + 8; return OK; }
 status cuMemFreeHost(void *p) { NEEDS_CONTEXT; int64_t *b = (int64_t *)p - 8; locked -= b[0]; free(b); return OK; }
-status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return known(s) ? OK : INVALID; }
-status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return known(s) ? OK : INVALID; }
-status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return known(s) ? OK : INVALID; }
+static status copied(void *to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; after_kernel = 0; memcpy(to, from, n); return known(s) ? OK : INVALID; }
+status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { return copied((void *)to, from, n, s); }
+status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { return copied(to, (void *)from, n, s); }
+status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { return copied((void *)to, (void *)from, n, s); }
 status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; streams++; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
 status cuStreamDestroy_v2(void *s) { NEEDS_CONTEXT; streams--; return s ? OK : INVALID; }
 status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; MAY_FAIL; return known(s) && !capturing ? OK : INVALID; }
@@ -93,19 +94,34 @@ status cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int threads,
     *n = by_memory < by_threads ? by_memory : by_threads;
     return f ? OK : INVALID;
 }
-status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **p, void **e)
+static status launched(const char *name, void *f, const unsigned *sizes, unsigned shared, void *s, void **p, void **e, int overlapping)
 {
     NEEDS_CONTEXT;
-    status told = told_to_fail(__func__);
+    status told = told_to_fail(name);
     if (told)
         broken = capturing;
     if (told || broken)
         return told ? told : CAPTURE_INVALIDATED;
-    unsigned sizes[6] = {gx, gy, gz, bx, by, bz};
-    on_launch((int64_t)(intptr_t)f, sizes, shared, (int64_t)(intptr_t)s, p, capturing);
-    return e || !known(s) ? INVALID : OK;
+    if (e || !known(s) || (overlapping && !after_kernel))
+        return INVALID;
+    after_kernel = 1;
+    on_launch((int64_t)(intptr_t)f, sizes, shared, (int64_t)(intptr_t)s, p, capturing, overlapping);
+    return OK;
 }
-status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; if (!s || capturing) return CAPTURE_UNSUPPORTED; capturing = 1, broken = 0, mode = m; return OK; }
+status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **p, void **e)
+{
+    unsigned sizes[6] = {gx, gy, gz, bx, by, bz};
+    return launched(__func__, f, sizes, shared, s, p, e, 0);
+}
+typedef struct { int id, pad, value, rest[15]; } attribute;
+typedef struct { unsigned sizes[6], shared; void *stream; const attribute *attributes; unsigned n; } configuration;
+/* Known of attributes is one: programmatic serialization, by which a kernel may overlap with the kernel before it. */
+status cuLaunchKernelEx(const configuration *c, void *f, void **p, void **e)
+{
+    const attribute *a = c->attributes;
+    return c->n != 1 || a->id != 6 || a->value != 1 ? INVALID : launched(__func__, f, c->sizes, c->shared, c->stream, p, e, 1);
+}
+status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; if (!s || capturing) return CAPTURE_UNSUPPORTED; capturing = 1, broken = after_kernel = 0, mode = m; return OK; }
 status cuStreamEndCapture(void *s, void **g)
 {
     NEEDS_CONTEXT;
@@ -121,7 +137,7 @@ status cuStreamEndCapture(void *s, void **g)
 status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; MAY_FAIL; live++; *e = g; return (int)f; }
 status cuGraphDestroy(void *g) { NEEDS_CONTEXT; recorded--; return g ? OK : INVALID; }
 status cuGraphExecDestroy(void *g) { NEEDS_CONTEXT; live--; return g ? OK : INVALID; }
-status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; MAY_FAIL; on_graph((int64_t)(intptr_t)g, 1); return known(s) ? OK : INVALID; }
+status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; MAY_FAIL; after_kernel = 0, on_graph((int64_t)(intptr_t)g, 1); return known(s) ? OK : INVALID; }
 status cuEventCreate(void **e, unsigned f) { NEEDS_CONTEXT; events++; *e = (void *)0x7; return (int)f; }
 status cuEventRecord(void *e, void *s) { NEEDS_CONTEXT; return e && s ? OK : INVALID; }
 status cuEventSynchronize(void *e) { NEEDS_CONTEXT; return e ? OK : INVALID; }

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from .compiler import compile_kernel
+from .dependent import FILE, Dependent, compile_kernel
 from .kernel import Binary, Kernel
 from .sources import code_of, needed
 
@@ -64,7 +64,8 @@ def path_of(kernel: Kernel, cc: tuple[int, int]) -> Path:
     numbers = (kernel.n_integers, kernel.n_floats, kernel.threads, kernel.min_blocks, *cc)
     text = f"{kernel.name} {_text(kernel.factory)} {_text(kernel.constants)} {numbers}"
     modules = frozenset(_modules((kernel.factory, kernel.constants)))
-    key = hashlib.sha256(_environment(modules) + text.encode()).hexdigest()
+    also = code_of(FILE) if isinstance(kernel, Dependent) else b""
+    key = hashlib.sha256(_environment(modules) + also + text.encode()).hexdigest()
     return folder() / f"{kernel.name}-sm{cc[0]}{cc[1]}-{key[:40]}.cubin"
 
 

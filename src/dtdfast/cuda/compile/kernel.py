@@ -1,14 +1,4 @@
-"""A kernel before it is compiled, and its machine code.
-
-Conventions of every kernel of this backend:
-
-- A kernel is a Python function `kernel(a, f)` of two tuples: `a` holds int64 numbers (device addresses in bytes,
-  strides in elements, sizes), `f` float32 numbers. On the device every entry is a parameter of its own: first all of
-  `a`, then all of `f`, 8 and 4 bytes. No arrays, no descriptors in memory.
-- A *factory* makes the function: `factory(ptx, *constants)`. `ptx` is the module of named instructions (`ptx.py` on a
-  device, an emulation in the tests); the constants (integers, strings, booleans, tuples of them) specialise it. Kernels
-  import nothing from numba.
-"""
+"""A kernel before it is compiled, and its machine code (README.md: conventions)."""
 
 from __future__ import annotations
 

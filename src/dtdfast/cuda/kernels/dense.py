@@ -12,11 +12,8 @@ frame of zeros stands for padding, so nothing tests bounds. The weights lie in m
     plain:       j is the output, the sum runs within a row of weights:   w[k, i, j] = weight[j][tap_k][i]
     transposed:  j is the input, the sum runs over the rows of weights:   w[k, i, j] = weight[i][tap_k][j]
 
-Every sum runs over k in the same order whatever the tile, so that results do not depend on the size of the batch.
-
-A long sum of few results is taken in segments, as run/tiles.py says by the layer alone. Where blocks are few, each
-segment has its own, as a group has, and segments.py adds them up. Where they are many, one block walks through all, and
-adds them in the same order: the same bits.
+Every sum runs over k in the same order whatever the tile, so that results do not depend on the size of the batch;
+README.md says how long sums of few results are taken in segments.
 """
 
 from __future__ import annotations

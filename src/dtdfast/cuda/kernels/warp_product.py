@@ -18,11 +18,9 @@ operand v into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h',
 time, to the sum outside of the tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single
 precision accuracy from Tensor Cores", 2022).
 
-"bf16_wgmma" and "tf32_wgmma" are "bf16" and "tf32" by an instruction of 128 threads, which only sm_90a has. It
-multiplies weights in registers by x in shared memory, whose tile is what `wgmma` calls K-major with a swizzle of 128
-bytes, so its sums lie the other way round: a warp has 16 channels and all pixels, a thread channels g, g + 8 and pixels
-2t, 2t + 1 of every eight. They are there after `wgmma_wait`; meanwhile a thread may do what touches neither them nor
-the tiles. It would truncate x to tf32, so x is rounded where it lies (tile_copies.py).
+"bf16_wgmma" and "tf32_wgmma" are "bf16" and "tf32" by an instruction of 128 threads (README.md). Its sums lie the
+other way round: a warp has 16 channels and all pixels, a thread channels g, g + 8 and pixels 2t, 2t + 1 of every eight.
+They are there after `wgmma_wait`; meanwhile a thread may do what touches neither them nor the tiles.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from ...errors import BackendError
 from ...extras import require
 from ..compile import cache, parallel
+from ..compile.compiler import HOPPER
+from ..compile.dependent import Dependent
 from ..compile.kernel import Kernel
 from .device import Device, OutOfMemory
 from .launch import Launch
@@ -26,6 +28,8 @@ Array = NDArray[Any]
 
 TIMED = 10  # repetitions in a graph that is timed
 PLAIN_SHARED_BYTES = 48 * 1024  # a block's shared memory that needs no leave
+DEPENDENT = False
+"""Whether launches begin while those before still run: not until it has run on a GPU. A developer may set it."""
 log = logging.getLogger("dtdfast")
 
 
@@ -86,13 +90,16 @@ class Gpu:
     def _call(self, name: str, *args: Any) -> Any:
         """A function of the driver; its results without the status, which must be success."""
         status, *results = getattr(self._driver, name)(*args)
+        self._expect(name, status)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _expect(self, name: str, status: Any) -> None:
         if status != self._driver.CUresult.CUDA_SUCCESS:
             _, text = self._driver.cuGetErrorString(status)
             advice = ""
             if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
                 advice = "; free memory there, or choose a smaller batch_size, another GPU by device=, or backend='cpu'"
             raise BackendError(f"the GPU's driver says to {name}: {text.decode() if text else status}{advice}")
-        return results[0] if len(results) == 1 else tuple(results)
 
     def _attribute(self, name: str) -> int:
         attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
@@ -116,11 +123,17 @@ class Gpu:
 
     def allocate(self, nbytes: int) -> int:
         with self._current():
-            status, address = self._driver.cuMemAlloc(nbytes)
-            if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:  # leaves the context as it was
+            address = self._allocated("cuMemAlloc", nbytes)
+            if not address:
                 raise OutOfMemory(nbytes, int(self._call("cuMemGetInfo")[0]))
-            if status != self._driver.CUresult.CUDA_SUCCESS:
-                raise BackendError(f"the GPU's driver cannot allocate {nbytes:,} bytes: {status}")
+        return address
+
+    def _allocated(self, name: str, nbytes: int) -> int:
+        """0 where there is not enough, which leaves the context as it was."""
+        status, address = getattr(self._driver, name)(nbytes)
+        if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            return 0
+        self._expect(name, status)
         return int(address)
 
     def release(self, address: int) -> None:
@@ -129,12 +142,7 @@ class Gpu:
 
     def lock(self, nbytes: int) -> int:
         with self._current():
-            status, address = self._driver.cuMemAllocHost(nbytes)
-        if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-            return 0
-        if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"the GPU's driver cannot lock {nbytes:,} bytes of the host: {status}")
-        return int(address)
+            return self._allocated("cuMemAllocHost", nbytes)
 
     def unlock(self, address: int) -> None:
         with self._current():
@@ -160,10 +168,14 @@ class Gpu:
 
     # ------------------------------------------------------------------------------------------------------- launches
 
+    def _kernel(self, launch: Launch) -> Kernel:
+        """What is loaded for a launch."""
+        return Dependent(**vars(launch.kernel)) if DEPENDENT and self.capability >= HOPPER else launch.kernel
+
     def prepare(self, launches: Sequence[Launch]) -> None:
         functions = self._loaded.functions
         with self._loaded.lock:
-            wanted = dict.fromkeys(x.kernel for x in launches if x.kernel not in functions)
+            wanted = dict.fromkeys(k for k in map(self._kernel, launches) if k not in functions)
             found = {kernel: cache.stored(kernel, self.capability) for kernel in wanted}
             missing = [kernel for kernel, binary in found.items() if binary is None]
             if missing:
@@ -183,7 +195,7 @@ class Gpu:
     def _allow_shared(self, launches: Sequence[Launch]) -> None:
         """Leave for blocks with much shared memory."""
         for launch in launches:
-            kernel, nbytes = launch.kernel, launch.shared_bytes
+            kernel, nbytes = self._kernel(launch), launch.shared_bytes
             if nbytes > max(PLAIN_SHARED_BYTES, self._loaded.shared.get(kernel, 0)):
                 attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 self._call("cuFuncSetAttribute", self._loaded.functions[kernel], attribute, nbytes)
@@ -195,13 +207,27 @@ class Gpu:
             self._queue(launches, stream)
 
     def _queue(self, launches: Sequence[Launch], stream: int) -> None:
-        for launch in launches:
+        for number, launch in enumerate(launches):
             values = (*launch.integers, *launch.floats)
             kinds = (ctypes.c_int64,) * len(launch.integers) + (ctypes.c_float,) * len(launch.floats)
-            function = self._loaded.functions[launch.kernel]
-            self._call(
-                "cuLaunchKernel", function, *launch.grid, *launch.block, launch.shared_bytes, stream, (values, kinds), 0
-            )
+            kernel, parameters = self._kernel(launch), (values, kinds)
+            function = self._loaded.functions[kernel]
+            if number and isinstance(kernel, Dependent):  # what comes before the first may be a copy
+                self._call("cuLaunchKernelEx", self._overlapping(launch, stream), function, parameters, 0)
+            else:
+                sizes = *launch.grid, *launch.block, launch.shared_bytes
+                self._call("cuLaunchKernel", function, *sizes, stream, parameters, 0)
+
+    def _overlapping(self, launch: Launch, stream: int) -> Any:
+        """How a launch is made that may begin before the one before is over."""
+        attribute, config = self._driver.CUlaunchAttribute(), self._driver.CUlaunchConfig()
+        attribute.id = self._driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = launch.block
+        config.sharedMemBytes, config.hStream = launch.shared_bytes, stream
+        config.attrs, config.numAttrs = [attribute], 1
+        return config
 
     def record(self, launches: Sequence[Launch]) -> Any:
         self.prepare(launches)  # nothing may be loaded while the stream is captured

@@ -1,17 +1,4 @@
-"""A launch: a kernel, not yet compiled, and what it is launched with.
-
-Conventions of every launch (those of kernels stand in compile/kernel.py):
-
-- Addresses come from `address_of(thing)`, which the executor provides. It takes a `View` (address of the view's first
-  element, its offset included), `Weights` (the address of what `packing(weights)` returned, uploaded once per Explainer
-  under `packing_key(weights)`) or an array (a constant of the plan, uploaded once and kept: biases, tables of tap
-  offsets). Uploads are aligned to 256 bytes, and so is the arena.
-- Strides come from `view.layout()`; a sample's stride from `buffer.strides()`, and is 0 where the buffer's batch is
-  "1".
-- Blocks are one-dimensional. Shared memory is dynamic; `shared_bytes` above 48 KiB need the opt-in
-  (`cuFuncSetAttribute`, MAX_DYNAMIC_SHARED_SIZE_BYTES) once per loaded kernel.
-- Launches of one step are in order on one stream; a kernel reads nothing that it writes, but for `accumulate`.
-"""
+"""A launch: a kernel, not yet compiled, and what it is launched with (README.md: conventions)."""
 
 from __future__ import annotations
 
