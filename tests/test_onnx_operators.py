@@ -130,6 +130,15 @@ CASES: dict[str, dict[str, Any]] = {
     "einsum of a batch axis": dict(body='y = Einsum<equation="bnc,bcd->bnd">(x, w)', given="float[1,7,2] w", x=ROWS),
     "einsum of a row sum": dict(body='a = Relu(x) y = Einsum<equation="bnc,bnd->bc">(x, a)', x=ROWS),
     "window of keys": dict(body="y = Attention<left_window_size=2, right_window_size=1>(x, x, x)", x=HEADS, opset=25),
+    "gate along another axis": dict(
+        body="a = Unsqueeze(x, o) b = Unsqueeze(x, t) c = Expand(a, e) d = Expand(b, e) g = Sigmoid(d) y = Mul(c, g)",
+        given="int64[1] o={1}, int64[1] t={2}, int64[3] e={1,7,7}", x="float[N,7] x",
+    ),
+    "without the mean of another row": dict(
+        body="m = ReduceMean<axes=[2], keepdims=0>(x) n = Unsqueeze(m, o) d = Sub(x, n) q = Mul(d, d) "
+        "v = ReduceMean<axes=[2]>(q) w = Add(v, e) s = Sqrt(w) y = Div(d, s)",
+        given="int64[1] o={1}, float e={0.1}", x="float[N,5,5] x", opset=13,
+    ),
     "log-softmax": dict(body="y = LogSoftmax(x)"),
     "log-softmax of classes": dict(body="a = Relu(x) y = LogSoftmax<axis=1>(a)", x="float[N,7] x"),
     "log-softmax before opset 13": dict(body="y = LogSoftmax<axis=2>(x)", opset=11),

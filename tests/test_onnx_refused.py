@@ -48,6 +48,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "recurrence has no record",
     ),
     "erf": (dict(body="a = Erf(x) y = Mul(a, x)"), r"node 0 \(Erf\): this operator has no record"),
+    "root_of_another_row": (
+        dict(
+            body="q = Mul(x, x) v = ReduceMean<axes=[2], keepdims=0>(q) w = Unsqueeze(v, o) s = Sqrt(w) "
+            "t = Expand(s, e) y = Div(x, t)",
+            given="int64[1] o={1}, int64[3] e={1,5,5}",
+            x="float[N,5,5] x",
+            opset=13,
+        ),
+        "no known activation or norm",
+    ),
+    "wider_constant": (
+        dict(body="a = Exp(x) b = Add(a, o) y = Div(x, b)", given="float[3,1] o={1,1,1}", x="float[N,1,4] x"),
+        "no known activation or norm",
+    ),
+    "exponent_with_more_axes": (dict(body="y = Pow(x, o)", given="float[1,1,1] o={2}", x="float[N,4] x"), "fewer axes"),
     "quotient": (dict(body="y = Div(c, x)", given="float c = {1}"), "division by what is computed has no record"),
     "divide_by_zero": (dict(body="y = Div(x, c)", given="float c = {0}"), "divides by zero"),
     "shrink": (dict(body="y = Shrink<lambd=0.3, bias=0.1>(x)"), "bias=0.1 have no record"),

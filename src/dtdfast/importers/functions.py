@@ -57,16 +57,19 @@ class Function:
     ----------
     root : position of the entry
     begun : the operation that has no record
+    narrow : its shape before its elements were repeated; () where they are not
     """
 
     root: int
     shape: Shape
     values: Array
     begun: str
+    narrow: Shape = ()
 
     def under(self, shape: Shape) -> Function:
         """The same elements under another shape, perhaps repeated."""
-        return replace(self, shape=shape)
+        repeated = math.prod(shape) != math.prod(self.shape)
+        return replace(self, shape=shape, narrow=self.narrow or (self.shape if repeated else ()))
 
     def refused(self) -> Refused:
         return Refused(f"{self.begun} has no record, and no known activation or norm is made of it")
@@ -78,7 +81,7 @@ def _reads(layers: Layers, position: int) -> tuple[int, ...]:
     if record is None or not (isinstance(record, (L.Add, L.Mul)) or _step(record) is not None):
         return ()
     reads = layers.reads(position)
-    views = isinstance(record, (L.Reshape, L.Flatten, L.Expand))
+    views = isinstance(record, (L.Reshape, L.Flatten))
     return reads if views or all(layers.shape(r) == layers.shape(position) for r in reads) else ()
 
 
@@ -99,7 +102,7 @@ def traced(layers: Layers, position: int) -> tuple[int, Array]:
 
 def _step(record: L.Layer) -> Callable[..., Array] | None:
     """What a record makes of its operands, element by element."""
-    if isinstance(record, (L.Dropout, L.Reshape, L.Flatten, L.Expand)):
+    if isinstance(record, (L.Dropout, L.Reshape, L.Flatten)):
         return lambda x: x
     if isinstance(record, L.ReLU) or (isinstance(record, L.Activation) and record.slopes is None):
         return lambda x: np.asarray(activate(record, x))
@@ -129,13 +132,18 @@ def composed(
     values = [o for o in operands if isinstance(o, Value)]
     start = functions[0].root if functions else traced(layers, values[0].position)[0]
     begun = functions[0].begun if functions else begun
+    narrow = functions[0].narrow if functions else ()
     arrays = []
     for operand in operands:
+        if isinstance(operand, (Value, Function)) and (
+            math.prod(operand.shape) != math.prod(shape) or (narrow and operand is not functions[0])
+        ):
+            return None  # its elements are repeated, each operand's perhaps along other axes
         if isinstance(operand, Function):
             array = operand.values if operand.root == start else None
         elif isinstance(operand, Value):
             root, values_of = traced(layers, operand.position)
-            array = values_of if root == start and math.prod(operand.shape) == math.prod(shape) else None
+            array = values_of if root == start else None
         else:
             number = np.asarray(operand)
             number = number[tuple(slice(None if s else 1) for s in number.strides)].astype(np.float64)  # once each
@@ -144,7 +152,7 @@ def composed(
             return None
         arrays.append(array)
     with np.errstate(all="ignore"):
-        return Function(start, shape, np.asarray(apply(*arrays), np.float64), begun)
+        return Function(start, shape, np.asarray(apply(*arrays), np.float64), begun, narrow)
 
 
 def known(add: Add, layers: Layers, function: Function) -> Value | Function:

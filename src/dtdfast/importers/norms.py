@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import layers as L
+from ..plan.shapes import Shape
 from .algebra import difference, reshaped, scaled
 from .functions import Function, divisor
 from .records import Add, Layers, Value
@@ -27,7 +28,7 @@ class Mean(NamedTuple):
 def variance(add: Add, x: Value, axes: Sequence[int], correction: float, *, keepdims: bool) -> Value:
     """Σ (x − mean x)²/(count − correction) over some axes (the batch counted)."""
     count = math.prod(x.shape[a - 1] for a in axes)
-    shape = tuple(1 if a in axes else s for a, s in enumerate(x.shape, 1))
+    shape = _reduced(x.shape, axes)
     mean = reshaped(add, add(L.Reduce, x, kind="mean", axes=tuple(axes), keepdims=True), shape)
     centred = difference(add, x, mean)
     y = add(L.Reduce, add(L.Mul, centred, centred), kind="mean", axes=tuple(axes), keepdims=True)
@@ -47,7 +48,7 @@ def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | 
 
     The mean is of x itself (RMSNorm), or of what is left of a value without its mean, as x is then (LayerNorm).
     """
-    mean, found = _mean(layers, factor.root), divisor(factor)
+    mean, found = _mean(layers, factor.root, factor.narrow or factor.shape), divisor(factor)
     if mean is None or found is None:
         return None
     (k, e), product = found, _reached(layers, mean.position, L.Mul)
@@ -71,8 +72,11 @@ def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | 
 def _meets(layers: Layers, product: int, mean: Mean, factor: Function, x: Value) -> bool:
     """Whether the mean's axes are x's, and its result meets x along the others."""
     sizes = layers.shape(product)
-    reduced = tuple(1 if a in mean.axes else s for a, s in enumerate(x.shape, 1))
-    return sizes == x.shape and factor.shape in (reduced, x.shape)
+    return sizes == x.shape and factor.shape in (_reduced(x.shape, mean.axes), x.shape)
+
+
+def _reduced(shape: Shape, axes: Sequence[int]) -> Shape:
+    return tuple(1 if a in axes else s for a, s in enumerate(shape, 1))
 
 
 def _plain(layers: Layers, position: int) -> int:
@@ -87,14 +91,18 @@ def _reached(layers: Layers, position: int, kind: type[L.Layer]) -> int | None:
     return position if position != L.INPUT and isinstance(layers.records[position], kind) else None
 
 
-def _mean(layers: Layers, position: int) -> Mean | None:
-    """What this entry is the mean or the sum of, through factors and views of the result."""
-    factor = 1.0
+def _mean(layers: Layers, position: int, shape: Shape | None) -> Mean | None:
+    """What this entry is the mean or the sum of, through factors and views of the result, which under `shape` must meet
+    what it was reduced from.
+    """
+    factor, held = 1.0, shape
     while position != L.INPUT:
         record = layers.records[position]
         if isinstance(record, L.Scale) and record.shift is None and (record.scale == record.scale.flat[0]).all():
             factor *= float(record.scale.flat[0])
-        elif not isinstance(record, (L.Reshape, L.Flatten, L.Expand, L.Dropout)):
+        elif isinstance(record, L.Expand) and layers.shape(position) == held:
+            held = layers.shape(layers.reads(position)[0])
+        elif not isinstance(record, (L.Reshape, L.Flatten, L.Dropout)):
             break
         (position,) = layers.reads(position)
     if position == L.INPUT:
@@ -103,17 +111,17 @@ def _mean(layers: Layers, position: int) -> Mean | None:
     shape = layers.shape(reads[0]) if len(reads) == 1 else None
     if shape is None:
         return None
+    axes: tuple[int, ...] = ()
     if isinstance(record, L.Reduce) and record.kind != "max":
         axes = tuple(sorted(int(a) % (len(shape) + 1) for a in np.atleast_1d(record.axes)))
-        return Mean(reads[0], axes, factor * (math.prod(shape[a - 1] for a in axes) if record.kind == "sum" else 1.0))
-    if isinstance(record, L.GlobalAvgPool):
-        return Mean(reads[0], tuple(range(2, len(shape) + 1)), factor)
-    if isinstance(record, L.AvgPool):
+        factor *= math.prod(shape[a - 1] for a in axes) if record.kind == "sum" else 1.0
+    elif isinstance(record, L.GlobalAvgPool):
+        axes = tuple(range(2, len(shape) + 1))
+    elif isinstance(record, L.AvgPool):
         kernel = np.broadcast_to(record.kernel, len(shape) - 1)
-        axes = tuple(a for a, (size, taps) in enumerate(zip(shape[1:], kernel, strict=True), 2) if taps > 1)
-        whole = all(taps in (1, size) for size, taps in zip(shape[1:], kernel, strict=True))
-        return Mean(reads[0], axes, factor) if whole and axes else None
-    return None
+        if all(taps in (1, size) for size, taps in zip(shape[1:], kernel, strict=True)):
+            axes = tuple(a for a, taps in enumerate(kernel, 2) if taps > 1)
+    return Mean(reads[0], axes, factor) if axes and held == _reduced(shape, axes) else None
 
 
 def _centred(layers: Layers, position: int) -> tuple[int, tuple[int, ...]] | None:
@@ -122,7 +130,7 @@ def _centred(layers: Layers, position: int) -> tuple[int, tuple[int, ...]] | Non
     if add is None or len(layers.reads(add)) != 2:
         return None
     for u, other in (layers.reads(add), layers.reads(add)[::-1]):
-        mean = _mean(layers, other)
+        mean = _mean(layers, other, layers.shape(other))
         if mean is not None and mean.position == u and mean.factor == -1.0:
             return u, mean.axes
     return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import layers as L
 from .. import algebra
+from ..functions import Function
 from ..records import Refused, Value
 from .graph import Array, Node, Reader, rank, scalar, weights
 
@@ -21,7 +22,7 @@ def aligned(node: Node, constant: Array, x: Value) -> Array:
     return placed(node, weights(constant, "its constant"), x)
 
 
-def placed(node: Node, array: Array, x: Value) -> Array:
+def placed(node: Node, array: Array, x: Value | Function) -> Array:
     """The same of an array of any type."""
     if node.opset < 7:
         array = _by_attribute(node, array, rank(x))
@@ -57,7 +58,7 @@ def _by_attribute(node: Node, array: Array, axes: int) -> Array:
     return array.reshape(array.shape + (1,) * (axes - axis - array.ndim))
 
 
-def shape_text(x: Value) -> str:
+def shape_text(x: Value | Function) -> str:
     return ", ".join(("n", *map(str, x.shape)))
 
 

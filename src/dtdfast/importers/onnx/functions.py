@@ -17,7 +17,7 @@ from ..functions import Function, composed, known
 from ..masks import quotient, unrepeated
 from ..norms import normalised, squares
 from ..records import Layers, Refused, Value
-from .arithmetic import both_computed
+from .arithmetic import both_computed, placed
 from .graph import Array, Node, Operand, Reader, rank, scalar
 from .moves import OPERATORS as MOVES
 
@@ -57,6 +57,7 @@ def reader(operator: str, operands: list[Operand | None]) -> Reader | None:
 def function(node: Node) -> Value | Function:
     """A function of each element: an activation, a norm, or what may become one."""
     if node.operator == "Pow" and isinstance(node.operand(0), Value) and _is_number(node.operand(1), 2.0):
+        placed(node, node.constant(1, "its exponent"), node.value())
         return node.add(L.Mul, node.value(), node.value())
     if node.operator == "Div" and all(isinstance(a, Value) for a in node.operands[:2]):
         mean = quotient(node.add, node.layers, node.value(0), node.value(1))
@@ -114,6 +115,8 @@ def _composed(node: Node) -> Function | None:
     if node.operator == "Clip":
         apply, operands = _clip(node), operands[:1]
     shapes = [a.shape for a in operands if isinstance(a, (Value, Function))]
+    largest = max((a for a in operands if isinstance(a, (Value, Function))), key=lambda a: len(a.shape))
+    shapes += [placed(node, a, largest).shape for a in operands if isinstance(a, np.ndarray)]
     try:
         shape = tuple(np.broadcast_shapes(*shapes))
     except ValueError:

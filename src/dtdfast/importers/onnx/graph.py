@@ -233,7 +233,7 @@ def counted(axis: int, rank: int) -> int:
     return axis % rank
 
 
-def rank(value: Value) -> int:
+def rank(value: Value | Function) -> int:
     """Axes, the batch counted."""
     return len(value.shape) + 1
 

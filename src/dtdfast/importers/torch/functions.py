@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _normalised(records: Records, call: Call, function: Function) -> Value:
         if not isinstance(b, Function):
             raise function.refused()
         with np.errstate(all="ignore"):
-            function = Function(function.root, function.shape, 1 / function.values, function.begun)
+            function = replace(function, values=1 / function.values)
     y = normalised(records.add, records.layers, records.entry(x), function) if isinstance(x, Value) else None
     if y is None:
         raise function.refused()
