@@ -130,6 +130,10 @@ CASES: dict[str, dict[str, Any]] = {
     "einsum of a batch axis": dict(body='y = Einsum<equation="bnc,bcd->bnd">(x, w)', given="float[1,7,2] w", x=ROWS),
     "einsum of a row sum": dict(body='a = Relu(x) y = Einsum<equation="bnc,bnd->bc">(x, a)', x=ROWS),
     "window of keys": dict(body="y = Attention<left_window_size=2, right_window_size=1>(x, x, x)", x=HEADS, opset=25),
+    "activation behind a view": dict(
+        body="a = Add(x, x) b = Unsqueeze(a, o) g = Sigmoid(b) c = Mul(b, g) y = Add(c, k)",
+        given="int64[1] o={1}, float[7] k", x="float[N,7] x",
+    ),
     "gate along another axis": dict(
         body="a = Unsqueeze(x, o) b = Unsqueeze(x, t) c = Expand(a, e) d = Expand(b, e) g = Sigmoid(d) y = Mul(c, g)",
         given="int64[1] o={1}, int64[1] t={2}, int64[3] e={1,7,7}", x="float[N,7] x",

@@ -58,6 +58,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         ),
         "no known activation or norm",
     ),
+    "number_per_sample": (
+        dict(body="a = ReduceMax<axes=[1], keepdims=0>(x) y = Sub(x, a)", x="float[N,1] x", opset=13),
+        "one number per sample meets a value of more axes",
+    ),
     "wider_constant": (
         dict(body="a = Exp(x) b = Add(a, o) y = Div(x, b)", given="float[3,1] o={1,1,1}", x="float[N,1,4] x"),
         "no known activation or norm",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..oracle.maths import activate
 from ..plan.shapes import Shape
+from .algebra import reshaped
 from .records import Add, Layers, Refused, Value
 
 Array = NDArray[Any]
@@ -168,7 +169,8 @@ def known(add: Add, layers: Layers, function: Function) -> Value | Function:
             with np.errstate(all="ignore"):
                 same = _near(activate(L.Activation(**fields), inner), function.values)
             if same:
-                return add(L.Activation, Value(position, shape), **fields).under(function.shape)
+                made = reshaped(add, add(L.Activation, Value(position, shape), **fields), function.shape)
+                return made.under(function.shape)
     return function
 
 
@@ -201,9 +203,10 @@ def divisor(function: Function) -> tuple[float, float] | None:
     """
     positive = GRID > 0
     points, values = GRID[positive], function.values[positive]
-    if not np.isfinite(values).all() or (values <= 0).any():
+    with np.errstate(all="ignore"):
+        squares = values**-2.0
+    if not np.isfinite(squares).all() or (values <= 0).any():
         return None
-    squares = values**-2.0
     k = float((squares[-1] - squares[0]) / (points[-1] - points[0]))
     k = 1.0 if abs(k - 1) < 1e-12 else k
     e = float(squares[0] - k * points[0])

@@ -22,12 +22,14 @@ from ..layers import (
     GroupNorm,
     Layer,
     MatMul,
+    Mul,
     Permute,
     Reshape,
     Scale,
     Slice,
     Softmax,
 )
+from ..layers import Add as Sum
 from ..plan.shapes import Shape, join
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
@@ -156,6 +158,8 @@ class Layers:
                 kept.append(fixed)
             if masks := [m for m in kept if m is not None]:
                 fields = fields | {"mask": varying(reduce(np.logical_and, masks))}
+        if cls in (Sum, Mul) and len({bool(v.shape) for v in sources}) > 1:
+            raise Refused("one number per sample meets a value of more axes, which would mix the samples of a batch")
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:
