@@ -130,6 +130,10 @@ CASES: dict[str, dict[str, Any]] = {
     "einsum of a batch axis": dict(body='y = Einsum<equation="bnc,bcd->bnd">(x, w)', given="float[1,7,2] w", x=ROWS),
     "einsum of a row sum": dict(body='a = Relu(x) y = Einsum<equation="bnc,bnd->bc">(x, a)', x=ROWS),
     "window of keys": dict(body="y = Attention<left_window_size=2, right_window_size=1>(x, x, x)", x=HEADS, opset=25),
+    "weights in integers": dict(
+        body="w = DequantizeLinear(q, s, z) y = MatMul(x, w)", x="float[N,2] x",
+        given="uint8[2,3] q={1,2,3,250,5,128}, float[3] s={0.1,2,3}, uint8[3] z={128,0,9}",
+    ),
     "activation behind a view": dict(
         body="a = Add(x, x) b = Unsqueeze(a, o) g = Sigmoid(b) c = Mul(b, g) y = Add(c, k)",
         given="int64[1] o={1}, float[7] k", x="float[N,7] x",

@@ -51,5 +51,6 @@ def run(proto: onnx.ModelProto, x: np.ndarray[Any, Any], **beside: np.ndarray[An
     """Its output, by onnxruntime; `beside`: its other inputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # which multiplies integers at low accuracy
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x, **beside})[0]

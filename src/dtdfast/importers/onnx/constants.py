@@ -26,10 +26,10 @@ BROADCAST = {  # the result has the broadcast shape of its operands
     "Pow", "Sub", "Sum", "Where", "Xor",
 }  # fmt: skip
 SAME_OR_SMALLER = {
-    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity",
-    "IsInf", "IsNaN", "LayerNormalization", "Log", "Neg", "Not", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
-    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round",
-    "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
+    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "DequantizeLinear", "Erf", "Exp", "Flatten",
+    "Floor", "Identity", "IsInf", "IsNaN", "LayerNormalization", "Log", "Neg", "Not", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape",
+    "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
     "Tanh", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 FOLDABLE = BROADCAST | SAME_OR_SMALLER | {
@@ -131,6 +131,8 @@ class Folder:
         helper, reference = require("onnx.helper", "onnx"), require("onnx.reference", "onnx")
         names = [f"x{i}" if a is not None else "" for i, a in enumerate(operands)]
         outputs = [f"y{i}" for i in range(len(node.output))]
+        if node.op_type == "DequantizeLinear":  # of which onnx's evaluator has no earlier version
+            opset = max(opset, 19)
         copy = type(node)(op_type=node.op_type, input=names, output=outputs, attribute=node.attribute)
         function = helper.make_function(
             "dtdfast", "folded", [n for n in names if n], outputs, [copy], [helper.make_opsetid("", opset)]

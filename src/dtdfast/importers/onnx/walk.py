@@ -52,6 +52,7 @@ REFUSED = {
 NO_RECORD = "this operator has no record"
 OF_COMPUTED = {  # why there is no record of what is computed; of constants alone, some are computed on import
     "Sign": SIZE_OR_SIGN,
+    "DequantizeLinear": QUANTISED,
     **dict.fromkeys(
         (
             "Greater",
@@ -182,7 +183,7 @@ class Walk:
             raise Refused(f"operators of the domain {node.domain!r:.60} are not ONNX's own")
         if operator in REFUSED:
             raise Refused(REFUSED[operator])
-        if "quantize" in operator.lower() or operator.startswith("QLinear") or operator.endswith("Integer"):
+        if operator.endswith(("QuantizeLinear", "Integer")) or operator.startswith("QLinear"):
             raise Refused(QUANTISED)
         check_version(operator, self._opset)
         if any(name and name not in self._known and name not in self._stored for name in node.input):
