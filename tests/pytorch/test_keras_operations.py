@@ -223,3 +223,13 @@ def test_refused_by_name(name: str) -> None:
     source = keras.Input((8, 6, 4))
     with pytest.raises(dtd.ModelError, match=message):
         dtd.from_keras(keras.Model(source, build(source)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy: str) -> None:
+    """The answer is in float32, as is recommended; the check allows for the rounding before it."""
+    x = keras.Input((9, 9, 3))
+    y = kl.Conv2D(8, 3, activation="relu", dtype=policy)(x)
+    y = kl.GlobalAveragePooling2D(dtype=policy)(y)
+    layers = dtd.from_keras(keras.Model(x, kl.Dense(4, dtype="float32")(y)))
+    assert len(layers) > 3

@@ -80,7 +80,9 @@ def from_keras(model: Any, example: Any = None, *, output: int | str | None = No
     layers = reader.read(outputs[number])
     x = random_input(layers, (SAMPLES, *reader.sample)) if given is None else given
     expected = keras.ops.convert_to_numpy(_run(keras, model, x)[number])
-    check_outputs(layers, x, np.asarray(expected, np.float64), max(TOLERANCE, 16 * EPS.get(expected.dtype.name, 0.0)))
+    kinds = (expected.dtype.name, *(getattr(layer, "compute_dtype", "") for layer in model._flatten_layers()))
+    tolerance = max(TOLERANCE, *(16 * EPS.get(kind, 0.0) for kind in kinds))
+    check_outputs(layers, x, np.asarray(expected, np.float64), tolerance)
     return layers
 
 
