@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn import (
     cluster,
     decomposition,
     discriminant_analysis,
     ensemble,
+    feature_extraction,
     feature_selection,
     linear_model,
     model_selection,
@@ -311,6 +313,12 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "powers": (lambda: fit(make_pipeline(pre.PowerTransformer(), linear_model.Ridge()), NUMBERS),
     r"\(PowerTransformer\): what it makes"),
+    "words": (
+        lambda: make_pipeline(feature_extraction.text.TfidfVectorizer(), linear_model.LogisticRegression()).fit(
+            ["a dog", "my cat"], [0, 1]
+        ),
+        r"step 'tfidfvectorizer' \(TfidfVectorizer\): it has no record here",
+    ),
     "a function": (
         lambda: fit(make_pipeline(pre.FunctionTransformer(np.exp), linear_model.Ridge()), NUMBERS),
         r"\(FunctionTransformer\): its function is not known",
@@ -352,6 +360,10 @@ def test_the_example_is_checked() -> None:
     model = fit(linear_model.Ridge(), NUMBERS)
     with pytest.raises(dtd.InputError, match=r"example has shape \(3, 6\), but the estimator was fitted on 7 features"):
         dtd.from_sklearn(model, np.ones((3, 6)))
+    for example in ([["a"] * 7], np.full((1, 7), np.nan)):
+        with pytest.raises(dtd.InputError, match="example holds"):
+            dtd.from_sklearn(model, example)
+    assert len(dtd.from_sklearn(model, sparse.csr_array(X))) == 1
 
 
 def test_a_wrong_record_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,11 +72,15 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
     """
     require("sklearn", "sklearn")
     steps = [_fitted(name, step) for name, step in _steps(estimator)]
-    n = int(steps[0][1].n_features_in_)
-    before, last = Steps(n), None if type(steps[-1][1]).__name__ in TRANSFORMERS else steps.pop()
-    for name, step in steps:
-        before.then(name, _row(name, step, TRANSFORMERS))
-    x = before.example(SAMPLES) if example is None else np.asarray(example, np.float64)
+    first = steps[0][1]
+    last = None if type(steps[-1][1]).__name__ in TRANSFORMERS else steps.pop()
+    maps = [(name, _row(name, step, TRANSFORMERS)) for name, step in steps]
+    model = None if last is None else _row(*last, MODELS)
+    n = int(first.n_features_in_)  # which some that have no row lack
+    before = Steps(n)
+    for name, affine in maps:
+        before.then(name, affine)
+    x = before.example(SAMPLES) if example is None else _numbers(example)
     if x.ndim != 2 or x.shape[1] != n or not len(x):
         raise InputError(
             f"example has shape {x.shape}, but the estimator was fitted on {n} features: expected (n, {n})"
@@ -87,9 +91,8 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
         warnings.simplefilter("ignore", UserWarning)  # of an array where a table with column names was fitted
         for _, step in steps:
             transformed = step.transform(transformed)
-        if last is not None:
+        if last is not None and model is not None:
             name, step = last
-            model = _row(name, step, MODELS)
             _guarded(name, step, lambda: model.add(layers, value, before.rest, name))
             check_outputs(
                 layers.records, x, np.asarray(model.reference(transformed)).reshape(len(x), -1), link=model.link
@@ -101,6 +104,17 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
         raise ModelError("the pipeline only passes its input on: there is nothing to explain")
     check_outputs(layers.records, x, transformed)
     return layers.records
+
+
+def _numbers(example: Any) -> Any:
+    """An example as floats, which a sparse matrix holds too."""
+    try:
+        x = np.asarray(example.toarray() if hasattr(example, "toarray") else example, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"example holds no numbers: {error}") from None
+    if not np.isfinite(x).all():
+        raise InputError("example holds NaN or infinity")
+    return x
 
 
 def _steps(estimator: Any) -> list[tuple[str, Any]]:
