@@ -62,6 +62,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         dict(body="a = ReduceMax<axes=[1], keepdims=0>(x) y = Sub(x, a)", x="float[N,1] x", opset=13),
         "one number per sample meets a value of more axes",
     ),
+    "largest_of_numbers_per_sample": (
+        dict(body="a = ReduceMax<axes=[1], keepdims=0>(x) y = Max(x, a)", x="float[N,1] x", opset=13),
+        "do not meet sample by sample",
+    ),
+    "choice_of_numbers_per_sample": (
+        dict(
+            body="a = ReduceMax<axes=[1], keepdims=0>(x) y = Where(m, x, a)",
+            given="bool m = {1}",
+            x="float[N,1] x",
+            opset=13,
+        ),
+        "do not meet sample by sample",
+    ),
     "wider_constant": (
         dict(body="a = Exp(x) b = Add(a, o) y = Div(x, b)", given="float[3,1] o={1,1,1}", x="float[N,1,4] x"),
         "no known activation or norm",

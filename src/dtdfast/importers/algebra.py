@@ -228,6 +228,8 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     """By a constant mask a or b, of which one at least is computed."""
     rank = max(len(v.shape) for v in (a, b) if isinstance(v, Value))
     where = of_sample(np.asarray(mask) != 0, rank, n_batch)
+    if isinstance(a, Value) and isinstance(b, Value):
+        aligned(a, b)
     for operand, other, keep in ((a, b, where), (b, a, ~where)):
         if isinstance(operand, Value) and not isinstance(other, Value):
             fill = np.where(keep, 0.0, of_sample(np.asarray(other, np.float64), rank, n_batch))

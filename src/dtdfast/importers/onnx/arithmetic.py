@@ -181,6 +181,8 @@ def extreme(node: Node, lowest: bool) -> Value:
         np.broadcast_shapes(*(v.shape for v in values))
     except ValueError:
         raise Refused(f"it compares ({') and ('.join(map(shape_text, values))}), which do not fit each other") from None
+    for v in values[1:]:
+        algebra.aligned(values[0], v)
     vectors = [Value(v.position, v.shape or (1,)) for v in values]
     made = vectors[0] if len(vectors) == 1 else (algebra.smaller if lowest else algebra.larger)(node.add, vectors)
     for i, operand in enumerate(node.operands):
