@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .errors import RuleError
-from .layers import BatchNorm, Layer, Linear, Scale
+from .layers import BatchNorm, Conv, Layer, Linear, Scale
 from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, Slope, ZBox, Zero, ZPlus, ZPlusBySign
+from .vocabulary import INPUT_MAPS
 
 DOMAIN = "domain"
 """As a preset's `first`: the rule that the input domain asks for."""
@@ -132,12 +133,19 @@ class RuleBook:
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
-        their shift.
+        their shift. Under zennit's convention also layers whose rule gives shares to zeros: a Pad before one stays a
+        part of its own, with which its zeros' shares are lost.
         """
         if self.listed is None:
             return frozenset()
-        norms = (e for e in entries if isinstance(e.record, (BatchNorm, Scale)))
-        return frozenset(e.position for e in norms if isinstance(self.explicit(e.position), (Pass, Slope, Zero)))
+        return frozenset(e.position for e in entries if self._stays(e.record, self.explicit(e.position)))
+
+    def _stays(self, record: Layer, rule: Rule | None) -> bool:
+        if isinstance(record, (BatchNorm, Scale)):
+            return isinstance(rule, (Pass, Slope, Zero))
+        if rule is None or not isinstance(record, Conv) or self.convention.name != "zennit":
+            return False
+        return any(INPUT_MAPS[term.x].product is None for share in rule.shares(self.convention) for term in share.terms)
 
     def everywhere(self) -> Rule | None:
         """One rule for every entry that takes one."""

@@ -296,6 +296,17 @@ def test_rules_on_pools(pool: nn.Module) -> None:
         same(model, x, zc.LayerMapComposite([((AvgPool, Mean), rule()), (Linear, zr.Epsilon())]))
 
 
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d((1, 0, 2, 1)), nn.ConstantPad2d(1, 0.5), nn.ReflectionPad2d(1)])
+def test_padding_that_is_a_part_of_its_own(pad: nn.Module) -> None:
+    """What a rule gives to the zeros is lost there, as it is not where a convolution pads."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64).clamp(-3, 3)
+    head = nn.Sequential(pad, nn.Conv2d(3, 4, 3), nn.ReLU(), pad, nn.Dropout(), nn.Conv2d(4, 4, 3, 2, 1), nn.Flatten())
+    model = nn.Sequential(*head, nn.Linear(head.double().eval()(x)[0].numel(), 4)).double().eval()
+    for rule in RULES.values():
+        same(model, x, zc.LayerMapComposite([(Linear, rule())]), one_hot_max)
+
+
 class Function(nn.Module):
     """Calls a function; its modules are not seen, as in a `forward`."""
 

@@ -124,7 +124,7 @@ def _channel_axis(entry: Entry) -> int:
 
 def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[int]) -> Folding:
     """Fold what folds exactly; `outside` are the positions that someone outside reads (output, stop), `kept` affine
-    maps that stay.
+    maps that stay, and convolutions before which a Pad stays.
     """
     readers: dict[int, list[int]] = defaultdict(list)
     for entry in entries.values():
@@ -138,7 +138,7 @@ def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[i
         if isinstance(entry.record, L.Dropout):
             folding._skip(entry.position)
     for entry in may_go:
-        if isinstance(entry.record, L.Pad):
+        if isinstance(entry.record, L.Pad) and not any(r in kept for r in folding.readers[entry.position]):
             _fold_pad(folding, entries, entry)
     for entry in may_go:
         if isinstance(entry.record, (L.BatchNorm, L.Scale)) and entry.position not in kept:
