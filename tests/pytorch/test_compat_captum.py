@@ -213,6 +213,17 @@ def test_activations_without_a_rule() -> None:
     assert LRP(model).attribute(X).sum() > 0
 
 
+class Probabilities(TwoLayers):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+def test_a_softmax_at_the_end() -> None:
+    """As a function it was left out: scores were explained where captum explains probabilities."""
+    with pytest.raises(TypeError, match="calls as a function"):
+        LRP(Probabilities()).attribute(X, 0)
+
+
 def test_refusals() -> None:
     with pytest.raises(RuntimeError, match="more than once"):
         LRP(Reused()).attribute(torch.ones(2, 3), 0)

@@ -296,6 +296,38 @@ def test_rules_on_pools(pool: nn.Module) -> None:
         same(model, x, zc.LayerMapComposite([((AvgPool, Mean), rule()), (Linear, zr.Epsilon())]))
 
 
+class Ending(nn.Module):
+    """A function of the scores of four classes."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.scores, self.end = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4)), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.scores(x))
+
+
+ENDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Softmax": nn.Softmax(-1),
+    "softmax": lambda y: y.softmax(1),
+    "log_softmax": lambda y: F.log_softmax(y, 1),
+    "softmax of a view": lambda y: y.view(-1, 2, 2).softmax(1),
+    "softmin": lambda y: F.softmin(y, 1),
+    "one number for each sample": lambda y: y.mean(1),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_endings(name: str) -> None:
+    """A softmax is differentiated, or passed where it has that rule; outputs have the model's shape."""
+    torch.manual_seed(0)
+    model, x = Ending(ENDINGS[name]).double().eval(), torch.randn(3, 3, dtype=torch.float64)
+    rules = [(Linear, zr.Epsilon()), (nn.Softmax, zr.Pass())]
+    for composite in (zc.LayerMapComposite(rules), zc.LayerMapComposite(rules[:1])):
+        for start in (None, torch.square, torch.randn(model(x).shape, dtype=torch.float64)):
+            same(model, x, composite, start)
+
+
 @pytest.mark.parametrize("pad", [nn.ZeroPad2d((1, 0, 2, 1)), nn.ConstantPad2d(1, 0.5), nn.ReflectionPad2d(1)])
 def test_padding_that_is_a_part_of_its_own(pad: nn.Module) -> None:
     """What a rule gives to the zeros is lost there, as it is not where a convolution pads."""

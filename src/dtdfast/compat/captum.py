@@ -296,6 +296,10 @@ class _Call:
         self.network = imported(self.model, self.x, arguments)
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
+        if isinstance(self.network.layers[-1], L.Softmax) and self.parts[-1] is None:
+            raise UnsuitableRuleError(
+                "the model ends with a softmax that it calls as a function, which has no rule; explain what is before"
+            )
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
         # decides what float32 can hold
         domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"

@@ -42,12 +42,14 @@ class Imported:
     origins : of every entry
     shape : of one sample
     dtype : of the model's outputs, and so of relevance
+    numbers : whether the model returns one number for each sample, without an axis
     """
 
     layers: list[L.Layer]
     origins: list[Origin]
     shape: Shape
     dtype: Any
+    numbers: bool = False
     explainers: OrderedDict[Any, Explainer] = field(default_factory=OrderedDict)
     variants: dict[Any, Imported] = field(default_factory=dict)
 
@@ -59,6 +61,10 @@ class Imported:
         """
         found = dict(model.named_modules(remove_duplicate=False))
         return [None if o.path is None or (o.hooked and not hooks) else found.get(o.path) for o in self.origins]
+
+    def answer(self, outputs: Any) -> Any:
+        """Outputs as the model returns them."""
+        return (outputs[:, 0] if self.numbers else outputs).to(self.dtype)
 
     def explainer(self, rules: Rules, **options: Any) -> Explainer:
         """One for these rules, made once."""
@@ -293,7 +299,7 @@ def _read(
         origins = [
             replace(o, path=o.path and o.path.partition(".")[2], within=o.within.partition(".")[2]) for o in origins
         ]
-    return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
+    return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.output.dtype, graph.output.ndim == 1)
 
 
 def _row_for(x: Any, argument: Any) -> Any:

@@ -141,6 +141,7 @@ class Gradient:
         if not isinstance(input, torch.Tensor):
             raise InputError(f"input is a {type(input).__name__}, expected one torch.Tensor")
         start = self.attr_output if attr_output is None else attr_output
+        passes = True  # a final softmax
         if isinstance(self.composite, str):
             network = imported(self.model, input)
             chosen = Chosen(self.composite.replace("_", "-"))
@@ -154,12 +155,19 @@ class Gradient:
             if left:
                 network = network.variant(tuple(left.items()), lambda exact: with_factors(exact, left))
             chosen = _choose(network, self.model, hooks, done)
+            part = network.parts(self.model)[-1]
+            passes = part is not None and hooks.of(part) is not None
         options = dict(convention="zennit", **executor_for(network, self.backend), domain=self.domain)
-        if start is None or callable(start):
-            output = network.explainer(chosen.rules, **options).predict(input).to(network.dtype)
-            start = output if start is None else start(output)
-        result, output = relevance(network, input, _floats(torch, start, network.dtype), chosen, None, options)
-        return output.to(network.dtype), result.to(network.dtype)
+        last, output = network.layers[-1], None
+        if start is None or callable(start) or isinstance(last, L.Softmax):
+            output = network.answer(network.explainer(chosen.rules, **options).predict(input))
+            start = start(output) if callable(start) else output if start is None else start
+        start = _floats(torch, start, network.dtype)
+        start = start[:, None] if network.numbers and start.ndim == 1 else start
+        if isinstance(last, L.Softmax) and not passes:
+            start = _before(last, output, start)
+        result, seen = relevance(network, input, start, chosen, None, options)
+        return network.answer(seen) if output is None else output, result.to(network.dtype)
 
     def _gradient(self, torch: Any, x: Any, start: Any) -> tuple[Any, Any]:
         if not (x.is_floating_point() or x.is_complex()):
@@ -179,6 +187,13 @@ def _floats(torch: Any, start: Any, dtype: Any) -> Any:
             f"attr_output is a {type(start).__name__}, expected a torch.Tensor or a function that makes one"
         )
     return start.detach().to(dtype)
+
+
+def _before(last: L.Softmax, output: Any, start: Any) -> Any:
+    """The gradient before a final softmax, of one behind it."""
+    if last.log:
+        return start - output.exp() * start.sum(last.axis, keepdim=True)
+    return output * (start - (output * start).sum(last.axis, keepdim=True))
 
 
 # ------------------------------------------------------------------------------------------------ rules of composites

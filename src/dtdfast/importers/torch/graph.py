@@ -59,9 +59,9 @@ class Graph:
             self._opened = replace(from_module(module, example.detach().clone()), run=None)
 
     @property
-    def dtype(self) -> Any:
-        """Of the module's output."""
-        return output_node(self._opened.exported.program, None).meta["val"].dtype
+    def output(self) -> Any:
+        """Of the module: a tensor without data."""
+        return output_node(self._opened.exported.program, None).meta["val"]
 
     def read(self, module: Any) -> tuple[list[Layer], list[Origin]]:
         """The layers with the present weights of the module that was exported, checked against it.
