@@ -87,6 +87,15 @@ def test_noise_is_repeated_and_stays_in_the_domain(rng: np.random.Generator) -> 
     assert first.verdict("relevance") == "unknown (one sample)"
 
 
+def test_columns_of_a_table_have_ranges_of_their_own(rng: np.random.Generator) -> None:
+    """The domain is that of a sample, as `explain` takes it: one bound for each column."""
+    layers, high = [dtd.Linear(np.eye(3))], np.array([1.0, 10.0, 100.0])
+    x = rng.random((4, 3)) * high
+    result = evaluation.pixel_flipping(layers, x, x, 1, steps=3, domain=(np.zeros(3), high), backend="oracle")
+    np.testing.assert_allclose(result.outputs["relevance"][:, -1], high[1] - x[:, 1], rtol=1e-12)
+    evaluation.compare(layers, x, methods=["dtd"], size=1, domain=(np.zeros(3), high))
+
+
 def test_operators(rng: np.random.Generator) -> None:
     x = rng.random((2, 30, 40))
     low, high = np.zeros((2, 1, 1)), np.full((2, 1, 1), 2.0)

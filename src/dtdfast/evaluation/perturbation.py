@@ -19,6 +19,7 @@ from ..models import opened
 from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
 from ..plan.domain import Domain
 from ..plan.program import EXPLAIN, PREDICT, last_entry
+from ..plan.shapes import Shape
 from .curves import Curves
 from .operators import RANDOM, operator_of
 
@@ -162,7 +163,7 @@ def region_perturbation(
         raise InputError(f"size is {size}, and a sample is {shape}: one region has no order; give a smaller size")
     steps = min(steps, int(numbers.max()) + 1)
     scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
-    replace = operator_of(operator, *_range(images, options.get("domain")), images)
+    replace = operator_of(operator, *_range(images, options.get("domain"), point.shape[1:]), images)
     draws = repeats if operator in RANDOM else 1
 
     def follow(n: int, copies: Array) -> Array:
@@ -273,11 +274,12 @@ def _blocks(copies: Iterator[Array], size: int, count: int, image: Array) -> Ite
         yield block
 
 
-def _range(images: Array, domain: Any) -> tuple[Array, Array]:
-    """The lowest and highest value of each element, (c, *space) or broadcastable to it."""
-    bounds = None if domain is None else Domain.parse(domain).bounds(images.shape[1:])
+def _range(images: Array, domain: Any, sample: Shape) -> tuple[Array, Array]:
+    """The lowest and highest value of each element, (c, *space) or broadcastable to it; `domain` is of samples."""
+    bounds = None if domain is None else Domain.parse(domain).bounds(sample)
     if bounds is not None:
-        return bounds
+        low, high = (bound.reshape(images.shape[1:]) for bound in bounds)
+        return low, high
     axes = (0, *range(2, images.ndim))
     low, high = images.min(axis=axes), images.max(axis=axes)
     column = (-1, *(1,) * (images.ndim - 2))
