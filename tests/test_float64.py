@@ -231,6 +231,25 @@ def test_beyond_float32(rng):
     assert np.isfinite(dtd.explain(layers, x, backend="cpu", precision="float64")).all()
 
 
+@pytest.mark.parametrize("size", [1e-43, 1e-22, 1e-17, 1e21])
+@pytest.mark.parametrize("alone", [False, True])
+def test_squares_of_weights_beyond_float32(size, alone, rng):
+    """w² of a neuron whose weights have decayed, or grown: its bias keeps it on, so that it has relevance to share."""
+    weight = normal(rng, 3, 4)
+    weight[0] *= size
+    onward = np.array([[1.0, 2.0, 3.0]]) / np.array([max(size, 1.0), 1.0, 1.0])
+    layers = [dtd.Linear(weight.astype(np.float32), np.ones(3, np.float32) * max(size, 1.0)), dtd.ReLU()]
+    layers += [] if alone else [dtd.Linear(onward.astype(np.float32))]
+    x, start = normal(rng, 2, 4), np.ones((2, 3 if alone else 1))
+    expected = dtd.explain(layers, x, start, backend="oracle")
+    np.testing.assert_allclose(dtd.explain(layers, x, start, backend="cpu"), expected, rtol=1e-5)
+    assert "squares" in str(dtd.Explainer(layers, backend="cpu").plan_for(x.shape))
+    assert "arithmetic" not in str(dtd.Explainer(layers, backend="cpu", rules=dtd.ZPlus()).plan_for(x.shape))
+    if "bfloat16" in dtd.backends()["cpu"].precisions:
+        with pytest.raises(dtd.DomainError, match=r"layer 0 \(Linear\): squares of its weights are beyond"):
+            dtd.explain(layers, x, start, backend="cpu", precision="bfloat16")
+
+
 def test_which_backend_has_float64(monkeypatch, rng):
     """CUDA has none and says so; "auto" finds one that has."""
     monkeypatch.setitem(KNOWN, "cuda", lambda: Backend("cuda", True, "a GPU", ("float32", "tf32", "bfloat16")))

@@ -55,7 +55,8 @@ def overflow(what: str, dtype: Any) -> str:
     smaller = "start with the outputs' floats times 2.0**-64, and multiply the map by 2.0**64; or " * (
         what == "relevance"
     )
-    return f"the {what} overflowed {dtype}; {smaller}rescale the network, or see with backend='oracle' where"
+    wider = "use precision='float64' on the CPU; or " * (np.dtype(dtype) == np.float32)
+    return f"the {what} overflowed {dtype}; {wider}{smaller}rescale the network, or see with backend='oracle' where"
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:

@@ -227,11 +227,11 @@ def prepare(
         program.real, program.because = "f8", "as asked for"
     elif precision in ("float32", "single"):
         _exact_preparation(program)
-        _choose_narrow(program)
+        _choose_beyond(program)
         if precision == "float32" and kind == EXPLAIN and book.convention.needs_float64:
             _choose_float64(program, book.convention)
     else:
-        _refuse_narrow(program, layers, precision or "float32")
+        _refuse_beyond(program, layers, precision or "float32")
     return program
 
 
@@ -246,32 +246,33 @@ def _exact_preparation(program: Program) -> None:
         program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
 
 
-def _narrow(program: Program) -> list[int]:
-    """Numbers of the units that share by zB in a box that the rounding of x to float32 would fill."""
-    found = []
+def _beyond(program: Program) -> dict[int, tuple[int, str]]:
+    """Numbers of the units that share by what float32 leaves nothing of: an entry of each, and why."""
+    found = {}
     for number, unit in enumerate(program.network.units):
-        parts = unit.parts if isinstance(unit, Neuron) and unit.in_relevance else ()
-        for part in parts:
-            if part.box is not None and narrow(part.box).any():
-                found.append(number)
-                break
+        if not isinstance(unit, Neuron) or not unit.in_relevance:
+            continue
+        position = unit.parts[-1].position
+        if any(part.box is not None and narrow(part.box).any() for part in unit.parts):
+            found[number] = position, "an affine makes the input's box narrow for the size of its bounds"
+        elif unit.squares:
+            found[number] = position, "squares of its weights are beyond float32's numbers"
     return found
 
 
-def _choose_narrow(program: Program) -> None:
-    """Float64 up to the last unit with such a box."""
-    if found := _narrow(program):
-        _up_to(program, found[-1])
-        program.because = "because an affine makes the input's box narrow for the size of its bounds"
+def _choose_beyond(program: Program) -> None:
+    """Float64 up to the last of them."""
+    if found := _beyond(program):
+        _up_to(program, last := max(found))
+        program.because = "because at entry {}, {}".format(*found[last])
 
 
-def _refuse_narrow(program: Program, layers: list[L.Layer], precision: str) -> None:
-    if found := _narrow(program):
-        position = program.network.units[found[-1]].position
+def _refuse_beyond(program: Program, layers: list[L.Layer], precision: str) -> None:
+    if found := _beyond(program):
+        position, why = found[max(found)]
         raise DomainError(
-            f"{at(position, layers[position])}: an affine makes the input's box so narrow for the size of its bounds "
-            "that x − low and "
-            f"x − high in {precision} would be rounding; backend='cpu' computes them in float64"
+            f"{at(position, layers[position])}: {why}, so that {precision} is not enough: backend='cpu' with "
+            "precision='float32' takes float64 there"
         )
 
 

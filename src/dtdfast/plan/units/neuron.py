@@ -5,8 +5,10 @@ weighted.py, pools.py, add.py and resample.py decide which records become neuron
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...rules import GRADIENT
-from ...vocabulary import WEIGHT_MAPS, W, X
+from ...vocabulary import W_SQUARE, WEIGHT_MAPS, W, X
 from ..account import Line
 from ..lowering import Lowering
 from ..parts import Sum, sign_of_term
@@ -16,6 +18,9 @@ from . import neuron_account, neuron_steps, neuron_weights
 from .base import Balance, Unit
 
 SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel its terms"
+
+SQUARED = 2.0**-50, 2.0**50
+"""What lies between is far enough from the ends of float32's numbers to be squared and added up."""
 
 
 class Neuron(Sum, Unit):
@@ -103,6 +108,16 @@ class Neuron(Sum, Unit):
             for share in part.terms
             for term in share
         )
+
+    @property
+    def squares(self) -> bool:
+        """Whether its rule divides by sums of w² that float32 does not hold, by each output's largest weight."""
+        if self.row is None or not any(term.w == W_SQUARE for share in self.row.shares for term in share.terms):
+            return False
+        rows = [np.ones((1, 1)) if p.weight is None else p.weight.reshape(len(p.weight), -1) for p in self.parts]
+        largest = np.max(np.broadcast_arrays(*(np.maximum(w.max(axis=1), -w.min(axis=1)) for w in rows)), axis=0)
+        low, high = SQUARED
+        return bool(((largest > high) | ((largest < low) & (largest > 0))).any())
 
     def cancellation(self) -> str:
         """Why a denominator of its rule may cancel; "" where something known here keeps it away from 0.
