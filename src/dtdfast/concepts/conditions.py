@@ -52,7 +52,7 @@ def conditional(
     -------
     ndarray
         Maps of shape ``(n, t, *x.shape[1:])`` for t conditions. The maps of all channels of one entry add up to the map
-        without conditions.
+        without conditions, less what goes around the entry (by a skip connection), which no condition holds.
 
     Raises
     ------
