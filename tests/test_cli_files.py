@@ -93,6 +93,34 @@ def test_floats_beyond_white_are_refused(tmp_path: Path) -> None:
         Preparation(size=(8, 8)).picture(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_with_colours_apart(bits: int, tmp_path: Path) -> None:
+    """Pillow takes each half of a number of 16 bits for a pixel."""
+    planes = PHOTO.transpose(2, 0, 1).astype("<u2" if bits == 16 else "u1") * (257 if bits == 16 else 1)
+    size, at = planes[0].nbytes, 8 + 2 + 9 * 12 + 4
+    tags = [
+        (256, 3, 1, 24), (257, 3, 1, 20), (258, 3, 3, at), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, at + 6),
+        (277, 3, 1, 3), (279, 4, 3, at + 18), (284, 3, 1, 2),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<2H2I", *tag) for tag in tags) + bytes(4)
+    places = struct.pack("<3H6I", bits, bits, bits, *(at + 30 + k * size for k in range(3)), *[size] * 3)
+    (tmp_path / "a.tif").write_bytes(head + places + planes.tobytes())
+    fed = Preparation(size=(20, 24), crop=1.0)
+    if bits == 8:
+        np.testing.assert_array_equal(fed.picture(tmp_path / "a.tif"), PHOTO)
+    else:
+        with pytest.raises(InputError, match="its colours of more than eight bits lie apart"):
+            fed.picture(tmp_path / "a.tif")
+
+
+def test_the_whole_of_a_picture_whatever_rounding_says() -> None:
+    """Of 108 pixels in width, 108 − (108/191)·191 is below 0."""
+    whole = Image.fromarray(PHOTO).resize((108, 204))
+    height = 108 / 191 * 255
+    expected = whole.resize((191, 255), 3, box=(0, (204 - height) / 2, 108, (204 + height) / 2))
+    np.testing.assert_array_equal(Preparation(size=(255, 191), crop=1.0).resized(whole), np.asarray(expected))
+
+
 def test_a_picture_is_no_program(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     assert explain("script.png", "--size", 8) == 2

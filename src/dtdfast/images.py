@@ -30,8 +30,8 @@ SUFFIXES = frozenset(f".{name}" for name in (
     "ppm", "tif", "tiff", "webp",
 ))  # fmt: skip
 NARROW = ("1", "L", "P")  # modes of Pillow with a byte per pixel
-BITS, PHOTOMETRIC, FORMAT = 258, 262, 339  # tags of TIFF
-WHITE_IS_ZERO, SIGNED = 0, 2
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
+NONE, WHITE_IS_ZERO, APART, SIGNED = 1, 0, 2, 2
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Preparation:
             with image.open(path, formats=[name for name in FORMATS if name in image.OPEN]) as file:
                 pixels, size = file.width * file.height, 8 if file.mode in NARROW or file.mode.startswith("RGB") else 24
                 budget.require(pixels * size, f"to decode {file.width} × {file.height} pixels")
+                _check_planes(file)
                 ops.exif_transpose(file, in_place=True)
                 file.load()
                 plain = image.fromarray(_bytes(file)) if file.mode[0] in "IF" else file
@@ -122,7 +123,8 @@ class Preparation:
         """A Pillow image's centre, in the size that the network takes."""
         height, width = self.size
         unit = self.crop * min(image.width / width, image.height / height)
-        left, top = (image.width - unit * width) / 2, (image.height - unit * height) / 2
+        # which rounding may bring below 0, where Pillow refuses it
+        left, top = max(0.0, (image.width - unit * width) / 2), max(0.0, (image.height - unit * height) / 2)
         box = (left, top, left + unit * width, top + unit * height)
         return np.asarray(image.resize((width, height), BICUBIC, box=box))
 
@@ -157,6 +159,14 @@ class Preparation:
         if self.channels != "gray" and self.mean is None and self.std is None and self.scale is None:
             mean, std = (tuple(reversed(v)) if self.channels == "bgr" else v for v in IMAGENET)
         return 1.0 if self.scale is None else self.scale, np.array(mean or (0.0,)), np.array(std or (1.0,))
+
+
+def _check_planes(file: Any) -> None:
+    """Refuse what Pillow (13) takes for bytes: colours of 16 bits in a TIFF without compression, each by itself."""
+    tags = getattr(file, "tag_v2", {})
+    apart = tags.get(PLANES) == APART and tags.get(COMPRESSION, NONE) == NONE
+    if apart and file.mode[0] not in "IF" and max(tags.get(BITS, (1,))) > 8:
+        raise ValueError("its colours of more than eight bits lie apart; store them together, or compressed")
 
 
 def _bytes(file: Any) -> NDArray[np.uint8]:
