@@ -98,10 +98,16 @@ def test_characters_that_the_terminal_does_not_know(here: Path, monkeypatch: pyt
     monkeypatch.setitem(ENVIRONMENT, "PYTHONIOENCODING", "ascii")
     printed, _ = run("explain", "net.safetensors", "photo.png", "--size", 8, "-o", "out")
     assert r"\u03a3R = " in printed
+    Image.fromarray(PHOTO).save("grün 😀.png")
+    summary = json.loads(run("explain", "net.safetensors", "grün 😀.png", "--size", 8, "-o", "out", "--json")[0])
+    assert summary["images"][0]["file"] == "grün 😀.png"
+    printed, errors = run("explain", "--help")
+    assert (r"scale\xb7p" in printed, errors) == (True, "")
 
 
-def test_labels_that_names_of_files_cannot_hold(here: Path) -> None:
-    """Where the system's encoding is ASCII, a label of other letters was a defect."""
+def test_labels_and_names_that_names_of_files_cannot_hold(here: Path) -> None:
+    """Where the system's encoding is ASCII, a label or a photograph's name of other letters was a defect."""
+    Path("photo.png").rename("grün.png")
     Path("labels.txt").write_text(
         "\n".join(("a", "b", "c", "d", "e")).translate(str.maketrans("abcde", "äцßdê")), "utf-8"
     )
@@ -111,7 +117,7 @@ def test_labels_that_names_of_files_cannot_hold(here: Path) -> None:
         "dtdfast",
         "explain",
         "net.safetensors",
-        "photo.png",
+        "grün.png",
         "-o",
         "out",
         "--labels",

@@ -85,10 +85,10 @@ def preformatted(text: str) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Text that any reader of JSON takes: numbers that are none become null, text what can be encoded."""
+    """Text that any reader of JSON takes, and any stream: numbers that are none become null, text ASCII."""
     import json  # here, since few need it
 
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -66,7 +66,7 @@ def _pictures(given: list[str], overview: Overview) -> Picture:
         preparation = Preparation(**settings)
     except TypeError as error:  # not as a run was begun
         raise overview.stored.damaged("its manifest", str(error)) from None
-    source = open_source(given)
+    source = open_source(sorted(given))
     if source.identity() != manifest.get("data"):
         raise InputError(f"--data {readable(given[0])} is not what the run explained; give DATA as it was given there")
     if isinstance(source, Files):

@@ -117,12 +117,17 @@ def _give_up(stream: TextIO) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a wrong value like every other error, in one line; what is missing or unknown, with the usage."""
+    """Tells a wrong value like every other error, in one line; what is missing or unknown, with the usage; in
+    characters that the stream knows.
+    """
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("argument -"):
             raise InputError(message.removeprefix("argument "))
         super().error(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        _say(message.removesuffix("\n"), file)
 
 
 def _parser() -> argparse.ArgumentParser:

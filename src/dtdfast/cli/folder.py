@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -70,7 +71,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     """A name for the pictures of each image, different even where capitals are not told apart; those that several share
     are numbered.
     """
-    stems = [readable(p.stem).replace("\\", "_").encode()[:LONGEST].decode(errors="ignore") for p in paths]
+    known = sys.getfilesystemencoding()  # letters of others are written out
+    shown = [readable(p.stem).encode(known, "backslashreplace").decode(known).replace("\\", "_") for p in paths]
+    stems = [stem.encode()[:LONGEST].decode(errors="ignore") for stem in shown]
     counts = Counter(stem.casefold() for stem in stems)
     taken = {stem for stem, count in counts.items() if count == 1}
     names = []

@@ -250,7 +250,7 @@ class Album:
             "images": [done[number] for number in sorted(done)],
         }
         if folder.begun:
-            folder.write(SUMMARY, (as_json(summary) + "\n").encode("utf-8", "backslashreplace"))
+            folder.write(SUMMARY, f"{as_json(summary)}\n".encode())
         return summary
 
 

@@ -33,7 +33,7 @@ def report(arguments: argparse.Namespace) -> tuple[str, int]:
         replaceable(path)  # before any work
         if not path.absolute().parent.is_dir():
             raise InputError(f"{readable(str(path))}: there is no folder {readable(str(path.absolute().parent))}")
-    source = open_source(arguments.data)
+    source = open_source(sorted(arguments.data))
     fed = fed_pictures(arguments) if source.pictures else fed_as_it_is(arguments, source.sample(None)[0])
     if arguments.names is not None and source.pictures:
         raise InputError("--names is for the columns of a table or the words of a text, and DATA are photographs")

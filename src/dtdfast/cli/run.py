@@ -28,7 +28,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     are bad ones, as for photographs.
     """
     target, labels = _asked(arguments)
-    source = open_source(arguments.data, external=arguments.external)
+    source = open_source(sorted(arguments.data), external=arguments.external)
     pictures, shape = source.pictures, (() if source.pictures else source.sample(None)[0])
     fed = fed_pictures(arguments) if pictures else fed_as_it_is(arguments, shape)
     (rules,) = arguments.rules
