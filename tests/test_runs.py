@@ -4,6 +4,7 @@ samples.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from numpy.typing import NDArray
 from PIL import Image
 
 import dtdfast as dtd
@@ -81,6 +83,8 @@ def test_targets(tmp_path: Path, rng: np.random.Generator) -> None:
         stored(tmp_path / "each.zarr", "relevance"), dtd.explain(LAYERS, IMAGES[:20], each, domain=BOX)
     )
     np.testing.assert_array_equal(stored(tmp_path / "each.zarr", "target"), each)
+    dtd.run(LAYERS, IMAGES[:5], tmp_path / "alone.zarr", (4,), domain=BOX)
+    assert stored(tmp_path / "alone.zarr", "target").tolist() == [4] * 5
     x = rng.standard_normal((5, 3, 6, 6)).astype(np.float32)
     dtd.run(segmenter(rng), x, tmp_path / "one.zarr", (2, 1, 3), chunk=2)
     np.testing.assert_array_equal(stored(tmp_path / "one.zarr", "target"), np.tile([2, 1, 3], (5, 1)))
@@ -198,6 +202,7 @@ def test_folders_globs_and_lists_of_images(photos: Path, tmp_path: Path, rng: np
     names = ["00000.jpg", "00001.jpg", "00002.jpg", "00004.jpg", "00005.jpg", "00006.jpg", "below/three.jpg"]
     x = np.stack([FED.normalised(FED.picture(photos / name)) for name in names])
     relevance = dtd.explain(layers, x, domain=FED.domain)
+    (photos / "album.jpg").mkdir()  # no image
     dtd.run(layers, photos, tmp_path / "folder.zarr", preparation=FED, domain=FED.domain, chunk=3)
     np.testing.assert_array_equal(stored(tmp_path / "folder.zarr", "relevance"), relevance)
     assert stored(tmp_path / "folder.zarr", "name").tolist() == names
@@ -205,6 +210,12 @@ def test_folders_globs_and_lists_of_images(photos: Path, tmp_path: Path, rng: np
         path = tmp_path / f"{number}.zarr"
         dtd.run(layers, data, path, preparation=FED, domain=FED.domain)
         np.testing.assert_array_equal(stored(path, "relevance"), relevance[:6])
+    several = [photos / names[k] for k in (5, 0, 3)]
+    dtd.run(layers, several, tmp_path / "list.zarr", [2, 1, 0], preparation=FED, domain=FED.domain)
+    own = dtd.explain(layers, x[[5, 0, 3]], [2, 1, 0], domain=FED.domain)
+    np.testing.assert_array_equal(stored(tmp_path / "list.zarr", "relevance"), own)
+    dtd.run(layers, {*several}, tmp_path / "set.zarr", preparation=FED, domain=FED.domain)
+    np.testing.assert_array_equal(stored(tmp_path / "set.zarr", "relevance"), relevance[[0, 3, 5]])
     dtd.run(layers, photos / "00000.jpg", tmp_path / "one.zarr", preparation=FED, domain=FED.domain)
     np.testing.assert_array_equal(stored(tmp_path / "one.zarr", "relevance"), relevance[:1])
     with pytest.raises(dtd.InputError, match="images need preparation"):
@@ -251,6 +262,43 @@ def test_bad_samples_are_kept_apart(out: Path) -> None:
     with pytest.raises(dtd.InputError, match="sample 7: x holds NaN"):
         dtd.run(LAYERS, x, out.with_name("strict.zarr"), domain=BOX, chunk=5, strict=True)
     assert sorted(store.Store(out.with_name("strict.zarr")).finished()) == [0]
+
+
+class Reading:
+    """An array that reads its samples when it is asked for them, of which the third is damaged."""
+
+    def __init__(self, x: NDArray[Any]) -> None:
+        self.x, self.shape, self.dtype = x, x.shape, x.dtype
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, which: Any) -> NDArray[Any]:
+        if 2 in np.atleast_1d(np.arange(len(self.x))[which]):
+            raise ValueError("a damaged part")
+        return self.x[which]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10])
+def test_an_array_that_cannot_read_all_of_its_samples(out: Path, chunk: int) -> None:
+    dtd.run(LAYERS, Reading(IMAGES[:10]), out, domain=BOX, chunk=chunk)
+    good = np.setdiff1d(np.arange(10), [2])
+    assert [i for i, error in enumerate(stored(out, "error")) if "a damaged part" in error] == [2]
+    np.testing.assert_array_equal(stored(out, "relevance")[good], dtd.explain(LAYERS, IMAGES[good], domain=BOX))
+
+
+def test_a_generator_without_end_is_no_list_of_paths(out: Path) -> None:
+    with pytest.raises(dtd.InputError, match="expected an array, a path or a list of paths"):
+        dtd.run(LAYERS, itertools.count(), out)
+
+
+def test_zarr_s_older_format_as_the_user_s_default(out: Path) -> None:
+    with zarr.config.set({"default_zarr_format": 2}):
+        done = dtd.run(LAYERS, IMAGES[:5], out, domain=BOX, chunk=2)
+        assert done.often(9)
+        (out / "finished/c.1").unlink()
+        assert dtd.run(LAYERS, IMAGES[:5], out, domain=BOX, chunk=2, resume=True).explained == 2
+    np.testing.assert_array_equal(stored(out, "relevance"), dtd.explain(LAYERS, IMAGES[:5], domain=BOX))
 
 
 def test_bad_files_are_kept_apart(photos: Path, out: Path, rng: np.random.Generator) -> None:

@@ -69,6 +69,32 @@ class Location:
 
 
 @dataclass(frozen=True)
+class Each:
+    """Samples of an array of which some cannot be read: whoever asks for one of these gets its exception."""
+
+    found: list[Any]
+    shape: Shape
+
+    @classmethod
+    def of(cls, array: Any, numbers: range) -> Each:
+        found: list[Any] = []
+        for i in numbers:
+            try:
+                found.append(np.asarray(array[i : i + 1]))
+            except Exception as error:
+                if starved(error):
+                    raise
+                found.append(error)
+        return cls(found, tuple(array.shape))
+
+    def __getitem__(self, which: slice) -> Array:
+        for sample in self.found[which]:
+            if isinstance(sample, Exception):
+                raise sample
+        return np.concatenate(self.found[which])
+
+
+@dataclass(frozen=True)
 class Rows:
     """Samples start to stop of an array; of pictures, with their preparation."""
 
@@ -183,6 +209,13 @@ class Samples:
         return {"shape": list(self.shape), "dtype": self.dtype.str, "first, middle and last": digest.hexdigest()}
 
     def piece(self, start: int, stop: int, preparation: Preparation | None) -> Rows:
-        if self.location.held is not None:  # no more than these samples travels
-            return Rows(Location(held=self.location.held[start:stop]), 0, stop - start, preparation)
-        return Rows(self.location, start, stop, preparation)
+        held = self.location.held
+        if held is None:
+            return Rows(self.location, start, stop, preparation)
+        try:
+            held = held[start:stop]  # no more than these samples travels
+        except Exception as error:  # whatever an array raises that reads when it is asked
+            if starved(error):
+                raise
+            held = Each.of(held, range(start, stop))
+        return Rows(Location(held=held), 0, stop - start, preparation)

@@ -72,7 +72,7 @@ def described(value: Any, layers: Sequence[Layer]) -> Any:
 
 def as_stored(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as it reads back."""
-    stored: dict[str, Any] = json.loads(json.dumps(manifest))
+    stored: dict[str, Any] = json.loads(json.dumps(manifest, default=repr))  # of other numbers, such as a Fraction
     return stored
 
 

@@ -101,9 +101,10 @@ def run(
     layers : sequence of Layer
         The network.
     data : array_like, DataFrame, path or sequence of paths
-        The samples. A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file
-        (``file.h5:dataset``). Floats and word numbers are taken as they are. Images, and arrays of uint8 of shape (n,
-        height, width[, 3]), are prepared by `preparation`.
+        The samples. A path names a folder or glob of images, which come in the order of their names, a .npy file, a
+        Zarr array, or an HDF5 file (``file.h5:dataset``). A sequence of images keeps its order. Floats and word numbers
+        are taken as they are. Images, and arrays of uint8 of shape (n, height, width[, 3]), are prepared by
+        `preparation`.
     out : str or path-like
         The path of the Zarr group, which this call creates.
     target : int, tuple or array_like of int, optional
@@ -237,6 +238,8 @@ def run(
 
 def _checked(target: Any, n: int) -> Any:
     """None, an int or a tuple for all, or (n,) ints."""
+    if isinstance(target, tuple) and len(target) == 1:
+        (target,) = target
     if target is None or isinstance(target, (tuple, int, np.integer)):
         return target
     array = host_array(target, "target", TargetError)

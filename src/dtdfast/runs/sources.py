@@ -25,7 +25,7 @@ from .pictures import Files
 
 Array = NDArray[Any]
 
-HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|he5))(?::(?P<dataset>.+))?", re.IGNORECASE)
+HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|he5))(?::(?P<dataset>.+))?", re.IGNORECASE | re.DOTALL)
 ZARR = ("zarr.json", ".zarray", ".zgroup")  # what marks a folder as a Zarr array or group, format 3 and 2
 REFUSED = {
     ".npz": "an archive of arrays",
@@ -78,7 +78,7 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     data : array (n, ...), DataFrame, path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5`
         when it holds one dataset), an image, a folder of images (with those in folders below, but without what dtdfast
-        has drawn), or a glob.
+        has drawn), or a glob: of these two in the order of names, of a sequence in its own.
     external : read what an HDF5 file keeps in other files of this machine, which it names itself
 
     Raises
@@ -94,10 +94,13 @@ def open_source(data: Any, *, external: bool = False) -> Source:
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):
         return _at(os.fspath(data), external)
-    given: list[Any] = list(data) if isinstance(data, Iterable) and not isinstance(data, (bytes, Mapping)) else [None]
-    if not all(isinstance(path, (str, os.PathLike)) for path in given):
-        raise InputError(f"data is {data!r:.60}, expected an array, a path or a list of paths")
-    paths = sorted(os.fspath(path) for path in given)
+    paths: list[str] = []
+    for path in data if isinstance(data, Iterable) and not isinstance(data, (bytes, Mapping)) else [None]:
+        if not isinstance(path, (str, os.PathLike)):  # of the first: there may be no end
+            raise InputError(f"data is {data!r:.60}, expected an array, a path or a list of paths")
+        paths.append(os.fspath(path))
+    if isinstance(data, (set, frozenset)):
+        paths.sort()  # which have no order; that of a list is that of its targets
     if len(paths) == 1:
         return _at(paths[0], external)
     for path in paths:
@@ -174,7 +177,7 @@ def _below(folder: Path) -> list[str]:
     ------
     InputError : there is none
     """
-    there = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    there = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
     found = [path for path in there if not _drawn(path)]
     if there and not found:
         raise InputError(f"{readable(str(folder))}: no images there but those that dtdfast has drawn")

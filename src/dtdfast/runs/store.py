@@ -100,7 +100,9 @@ class Store:
         part = beside(path)
         part.mkdir()
         try:
-            group = zarr.create_group(str(part), attributes={KEY: {**manifest, DIGEST: _digest(manifest)}})
+            group = zarr.create_group(
+                str(part), zarr_format=3, attributes={KEY: {**manifest, DIGEST: _digest(manifest)}}
+            )
             arrays = _arrays(group, manifest, columns, named=names is not None)
             if names is not None:
                 stored = arrays["name"]
@@ -145,7 +147,10 @@ class Store:
         """
         zarr = require("zarr", "run")
         anew = _arrays(
-            zarr.create_group(zarr.storage.MemoryStore()), manifest, columns, named=(self.path / "name").exists()
+            zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
+            manifest,
+            columns,
+            named=(self.path / "name").exists(),
         )
         for name, array in anew.items():
             try:

@@ -65,7 +65,7 @@ class Stored:
                 shape, attributes = tuple(found.shape[1:]), dict(found.attrs)
                 if kind not in kinds:
                     raise ValueError(f"its type is {kind}")
-                group = require("zarr", "run").create_group(memory())
+                group = require("zarr", "run").create_group(memory(), zarr_format=3)
                 fitting = created(
                     group, name, (self.samples, *shape), (self.chunk, *shape), str if kind == "str" else kind, fill,
                     attributes,
