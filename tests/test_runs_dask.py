@@ -6,11 +6,13 @@ DTDFAST_LONG=1: a worker dies at every phase of a chunk; and more than two worke
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -224,6 +226,28 @@ def test_workers_that_would_compute_other_bits_are_refused(cluster: distributed.
                 dtd.run(LAYERS, IMAGES, tmp_path / "out.zarr", scheduler=cluster.scheduler_address)
         finally:
             client.run(exec, "import os; del os.environ['DTDFAST_ISA']")
+
+
+def test_a_task_that_outlives_its_run_writes_into_no_other(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker goes on when its run was interrupted, and the output may be another run's when it is done."""
+    kept: dict[str, Any] = {}
+
+    def on_no_cluster(work: Any, store: Any, tasks: Any, done: Any, begun: Any, *where: Any) -> None:
+        kept.update(task=next(tasks), equipment=runs_on_cluster.Equipment(work, store, begun))
+
+    worker = SimpleNamespace(address="tcp://here", plugins={})
+    monkeypatch.setattr(runs_on_cluster, "run_on_cluster", on_no_cluster)
+    monkeypatch.setattr(runs_on_cluster.distributed, "get_worker", lambda: worker)
+    dtd.run(LAYERS, IMAGES[:4], out, domain=BOX, workers=1, chunk=2)
+    kept["equipment"].setup(worker)
+    worker.plugins["run"] = kept["equipment"]
+    runs_on_cluster.explain_chunk("run", kept["task"])
+    shutil.rmtree(out)
+    dtd.run(LAYERS, IMAGES[:4], out, domain=BOX, rules="lrp-0", chunk=2)
+    before = contents(out)
+    with pytest.raises(dtd.errors.RunError, match="was begun anew, as another run"):
+        runs_on_cluster.explain_chunk("run", kept["task"])
+    assert contents(out) == before
 
 
 def test_errors_of_workers_arrive(cluster: distributed.LocalCluster, tmp_path: Path) -> None:

@@ -95,9 +95,10 @@ def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatc
 def test_leftovers_of_a_killed_process_are_swept(out: Path) -> None:
     part, empty = out.with_name(".out.zarr.abc.part"), out.with_name(".out.zarr.def.part")
     empty.mkdir()
+    beginning = dtd.run(LAYERS, IMAGES[:9], out.with_name(".out.zarr.zarr.abc.part"), chunk=4).path  # as out.zarr.zarr
     dtd.run(LAYERS, IMAGES[:9], part, chunk=4)
     dtd.run(LAYERS, IMAGES[:9], out, chunk=4)
-    assert [path.name for path in out.parent.iterdir()] == ["out.zarr"]
+    assert {*out.parent.iterdir()} == {out, beginning}
     expected = contents(out)
     (out / "finished/c.1").unlink()
     (out / "relevance/c.1.0.0.0").write_bytes(b"half")

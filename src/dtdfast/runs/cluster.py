@@ -39,13 +39,19 @@ class Equipment(distributed.WorkerPlugin):
 
     def __init__(self, work: Work, store: Store, begun: dict[str, Any]) -> None:
         self.work, self.store, self.begun = work, store, begun
+        self.manifest = store.manifest()
 
     def setup(self, worker: Any) -> None:
         """Refuse a worker that might compute other bits, or does not see the output."""
         here = environment(self.begun["backend"], pictures="pillow" in self.begun["versions"])
         if differ := differences(self.begun, here):
             raise RunError(f"worker {worker.address} would not compute the same bits: {'; '.join(differ)}")
-        self.store.manifest()
+        self.check()
+
+    def check(self) -> None:
+        """Refuse an output that this worker does not see, or that was begun anew: a task may outlive its run."""
+        if Store(self.store.path).manifest() != self.manifest:
+            raise RunError(f"{self.store.path} was begun anew, as another run")
 
 
 def explain_chunk(name: str, task: Task) -> None:
@@ -59,6 +65,7 @@ def explain_chunk(name: str, task: Task) -> None:
     chunk = task.chunk(work, errors)
     for block in work.blocks(x):
         work.explain(chunk, x, block)
+    equipment.check()
     equipment.store.commit(task.number, work.rows(chunk))
 
 

@@ -244,13 +244,9 @@ def _remove_unfinished(path: Path) -> None:
     """Outputs of runs into `path` that died while they began: they hold a manifest, or nothing at all. Called under the
     lock of `path`.
     """
+    mine = re.compile(rf"{re.escape(unfinished(path))}[0-9a-f]+{re.escape(PART)}")  # of maps, and not of maps.zarr
     for part in path.parent.iterdir():
-        if (
-            part.name.startswith(unfinished(path))
-            and part.name.endswith(PART)
-            and part.is_dir()
-            and not part.is_symlink()
-        ):
+        if mine.fullmatch(part.name) and part.is_dir() and not part.is_symlink():
             names = {entry.name for entry in part.iterdir()}
             if not names or (
                 ROOT in names and f'"{KEY}"' in (part / ROOT).read_text(encoding="utf-8", errors="replace")
