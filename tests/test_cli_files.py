@@ -87,6 +87,26 @@ def test_modes_of_pictures(mode: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(fed.picture(tmp_path / name), expected)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(size=8), dict(size=(8,)), dict(size=(8, 8.5)), dict(size="88"), dict(crop="1"), dict(crop=None),
+        dict(channels="BGR"), dict(channels=3), dict(layout="NHWC"), dict(mean="a"), dict(mean=(None,)), dict(mean=()),
+        dict(std=()), dict(std=np.ones((3, 1))), dict(std=(1, 2)), dict(scale=(1,)), dict(scale=np.inf),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_preparation_that_is_none(wrong: dict[str, Any]) -> None:
+    """Capitals were taken: BGR as RGB, and NHWC as NHWC but for the axis of sums over channels."""
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is "):
+        Preparation(**{"size": (8, 8), **wrong})
+
+
+def test_a_preparation_takes_lists_and_one_number() -> None:
+    plain = Preparation(size=(8, 9), mean=(0.5,), std=(0.25, 0.5, 1.0))
+    assert Preparation(size=np.array([8, 9]), mean=0.5, std=[0.25, 0.5, 1.0]) == plain  # type: ignore[arg-type]
+
+
 def test_floats_beyond_white_are_refused(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"expected 0 \(black\) to 1 \(white\)"):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import budget
+from .arrays.checks import host_array
 from .errors import InputError, starved
 from .extras import require
 from .files import readable, regular
@@ -20,6 +21,7 @@ Array = NDArray[Any]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue in 0 to 1
 BICUBIC = 3  # Pillow's Resampling.BICUBIC
 MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
+LAYOUTS = ("nchw", "nhwc")
 
 # What may be decoded, whatever the file is called. Pillow knows more, and some of it starts other programs (EPS:
 # Ghostscript).
@@ -58,23 +60,32 @@ class Preparation:
     layout: str = "nchw"
 
     def __post_init__(self) -> None:
+        for key, known in (("channels", tuple(MODES)), ("layout", LAYOUTS)):
+            if not isinstance(given := getattr(self, key), str) or given not in known:
+                raise InputError(f"{key} is {given!r:.60}, expected {' or '.join(known)}")
+        size = host_array(self.size, "size")
+        if size.shape != (2,) or size.dtype.kind not in "iu" or not 1 <= size.min() <= size.max() <= 1 << 14:
+            raise InputError(f"size is {self.size!r:.60}, expected a height and width from 1 to {1 << 14}")
+        object.__setattr__(self, "size", tuple(size.tolist()))
+        for key in ("crop", "mean", "std", "scale"):
+            if (given := getattr(self, key)) is None and key != "crop":
+                continue
+            values, several = host_array(given, key), key in ("mean", "std")
+            if values.ndim > several or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+                raise InputError(
+                    f"{key} is {given!r:.60}, expected {'finite numbers' if several else 'a finite number'}"
+                )
+            object.__setattr__(self, key, tuple(values.reshape(-1).tolist()) if several else values.item())
         if not 0 < self.crop <= 1:
             raise InputError(f"crop is {self.crop}, expected the share of the image that is kept: above 0, at most 1")
-        if min(self.size) < 1 or max(self.size) > 1 << 14:
-            raise InputError(f"size is {self.size}, expected a height and width from 1 to {1 << 14}")
-        for key in ("mean", "std", "scale"):
+        for key in ("mean", "std"):
             given = getattr(self, key)
-            if given is not None and not np.isfinite(given).all():
-                raise InputError(f"{key} is {given}, expected finite numbers")
+            if given is not None and len(given) not in (1, self.n_channels):
+                raise InputError(f"{key} is {given}, expected one number or {self.n_channels} ({self.channels})")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std is {self.std}, expected positive numbers")
         if self.scale == 0:
             raise InputError("scale is 0, which would make every image the same")
-        for key in ("mean", "std"):
-            if len(getattr(self, key) or (0,)) not in (1, self.n_channels):
-                raise InputError(
-                    f"{key} is {getattr(self, key)}, expected one number or {self.n_channels} ({self.channels})"
-                )
 
     def __str__(self) -> str:
         """In one line: size, order and numbers."""
