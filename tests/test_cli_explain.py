@@ -291,6 +291,7 @@ def test_outputs_by_label_and_against_each_other(here: Path, capsys: pytest.Capt
         (("--target", "cedar"), "--labels FILE, which is not given"),
         (("--target", "oak", "--labels", "labels.txt"), "no output is called 'oak'"),
         (("--target", "eec", "--labels", "labels.txt"), "it is part of 'beech'"),
+        (("--target=--5,cedar", "--labels", "labels.txt"), "no output is called '--5'"),
         (("--target", "cedars", "--labels", "labels.txt"), "no output is called 'cedars'; near are 'cedar'"),
         (("--target", "2", "--against", "7"), "--against is 7, but the network has 5 outputs"),
         (("--target", "2", "--against", "2"), "is set against itself"),

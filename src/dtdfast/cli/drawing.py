@@ -22,7 +22,8 @@ from ..png import QUICK, covered, encoded
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
 
-SIDE = 448  # pixels of a written picture's shorter side, at least
+SIDE = 448  # pixels of a written picture's shorter side, at least, unless the longer one had more than LONGEST
+LONGEST = 1 << 14
 COLORMAP = "RdBu_r"
 STRIP, LEFT, LETTERS = 26, 6, 15  # pixels of a title: its height, its margin, the size of its letters
 INK, PAPER, GAP = 26, 255, 8
@@ -83,8 +84,8 @@ def as_png(pixels: Pixels) -> bytes:
 
 
 def enlarged(pixels: Pixels) -> Pixels:
-    """A whole number of pixels for each of the network's, so that the shorter side has at least SIDE."""
-    times = max(1, -(-SIDE // min(pixels.shape[:2])))
+    """A whole number of pixels for each of the network's."""
+    times = max(1, min(-(-SIDE // min(pixels.shape[:2])), LONGEST // max(pixels.shape[:2])))
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -106,7 +107,7 @@ def _titled(pixels: Pixels, title: str, detail: str) -> Pixels:
 
 def _fitting(text: str, room: float, font: Any) -> str:
     text = text[:200]  # more fits nowhere
-    if font.getlength(text) <= room:
+    if not text or font.getlength(text) <= room:
         return text
     text = text[: max(0, int(len(text) * room / font.getlength(text)) + 2)]
     while text and font.getlength(text + "…") > room:

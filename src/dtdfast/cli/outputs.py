@@ -10,6 +10,7 @@ from ..contrast import REST, SOFTMAX
 from ..errors import InputError
 from ..files import readable
 from .text import lines_in
+from .types import is_integer
 
 WORDS = (REST, SOFTMAX)
 SHOWN = 5
@@ -48,7 +49,7 @@ def numbered_all(option: str, given: tuple[int, ...] | str | None, labels: Path 
     if isinstance(given, str):
         lines = _lines(option, given, labels)
         parts = [given] if _found(given, lines) else [part.strip() for part in given.split(",")]
-        numbers = [int(p) if p.lstrip("+-").isdecimal() else _one(option, p, lines) for p in parts]
+        numbers = [int(p) if is_integer(p) else _one(option, p, lines) for p in parts]
     else:
         numbers = list(given)
     if twice := [n for place, n in enumerate(numbers) if n in numbers[:place]]:

@@ -52,16 +52,16 @@ def percentile(text: str) -> float:
 
 def output(text: str) -> int | str:
     """The number of an output, or a label that is looked up."""
-    return int(text) if _is_integer(text) else text
+    return int(text) if is_integer(text) else text
 
 
 def outputs(text: str) -> tuple[int, ...] | str:
     """Numbers of outputs, or labels that are looked up."""
     parts = text.split(",")
-    return tuple(map(int, parts)) if all(map(_is_integer, parts)) else text
+    return tuple(map(int, parts)) if all(map(is_integer, parts)) else text
 
 
-def _is_integer(text: str) -> bool:
+def is_integer(text: str) -> bool:
     return bool(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text, re.ASCII))
 
 
