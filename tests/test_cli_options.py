@@ -108,8 +108,8 @@ def test_more_photographs_than_a_batch(here: Path) -> None:
 def test_pictures_of_a_thin_input_stay_small(here: Path) -> None:
     """They were enlarged by their shorter side, to 10 GB for one of 1 × 16384. Nor has a label to be there."""
     Path("blank.txt").write_text("\n \n\n\n.\n")
-    assert run("net.safetensors", "photo.png", "--size", "64x1", "--labels", "blank.txt") == 0
-    assert Image.open("out/photo-heatmap.png").size == (256, 26 + 64 * 256)
+    assert run("net.safetensors", "photo.png", "--size", "600x3", "--labels", "blank.txt") == 0
+    assert Image.open("out/photo-heatmap.png").size == (27 * 3, 26 + 27 * 600)
 
 
 @pytest.mark.parametrize(
