@@ -274,7 +274,8 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "domain of three": (explain_net(0, domain=(0, 1, 2)), dtd.DomainError, ["(0, 1, 2)"]),
     "domain upside down": (explain_net(0, domain=(1.0, -1.0)), dtd.DomainError, ["low <= 0 <= high"]),
     "domain that excludes 0": (explain_net(0, domain=(0.5, 1.0)), dtd.DomainError, ["low <= 0 <= high", "0.5"]),
-    "domain of wrong shape": (explain_net(0, domain=(-ONES(3), ONES(3))), dtd.DomainError, ["(3,)", "(2,)"]),
+    "domain of wrong shape": (explain_net(0, domain=(-ONES(3), ONES(3))), dtd.DomainError, ["(3,)", "(2,)",
+    "(2, 4, 4)"]),
     "infinite domain": (explain_net(0, domain=(-np.inf, 1.0)), dtd.DomainError, ["finite"]),
     "domain beyond float32": (explain_net(0, domain=(-1e39, 1e39)), dtd.DomainError, ["float32"]),
     "box of masked numbers": (
@@ -293,7 +294,13 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "batches of nothing": (explain_net(0, batch_size=0), dtd.DtdError, ["batch_size", "0"]),
     # ------------------------------------------------------------------------------------------------------------
     # inputs
-    "one image without its batch": (feed(image()[0]), dtd.ShapeError, ["layer 0 (Conv)", "(n, 4, 4)"]),
+    "one image without its batch": (feed(image()[0]), dtd.ShapeError, ["layer 0 (Conv)", "(n, 4, 4)", "x[None]"]),
+    "images with channels last": (
+        feed(image().transpose(0, 2, 3, 1)), dtd.ShapeError, ["layer 0 (Conv)", "np.moveaxis(x, -1, 1)"]),
+    "images with channels first": (
+        wired(dtd.Permute((0, 3, 1, 2)), dtd.Conv(ONES((3, 2, 3, 3)))), dtd.ShapeError, ["np.moveaxis(x, 1, -1)"]),
+    "a weight with inputs as its rows": (
+        wired(dtd.Linear(ONES((3, 5))), x=ONES((2, 3))), dtd.ShapeError, ["layer 0 (Linear)", "weight.T"]),
     "other channels": (feed(ONES((2, 3, 4, 4))), dtd.ShapeError, ["layer 0 (Conv)", "2 channels", "3"]),
     "empty batch": (feed(ONES((0, 2, 4, 4))), dtd.InputError, ["(0, 2, 4, 4)"]),
     "integers for a convolution": (feed(ONES((2, 2, 4, 4), np.uint8)), dtd.DtdError, ["integers"]),
@@ -316,6 +323,9 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "negative target": (explain_net(-1), dtd.TargetError, ["-1"]),
     "one target for two samples": (explain_net([0]), dtd.TargetError, ["(1,)", "2"]),
     "targets for other samples": (explain_net(np.zeros((3, 2), int)), dtd.TargetError, ["(3, 2)"]),
+    "a one-hot target": (explain_net(np.eye(3, dtype=int)[:2]), dtd.TargetError, ["one-hot", "argmax"]),
+    "the second of two classes that are one output": (
+        lambda: explain([dtd.Linear(ONES((1, 3)))], ONES((2, 3)), 1), dtd.TargetError, ["target is 1", "one output"]),
     "targets of three axes": (explain_net(np.zeros((2, 1, 1), int)), dtd.TargetError, ["(2, 1, 1)"]),
     "start of other outputs": (explain_net(ONES((2, 4))), dtd.TargetError, ["(2, 4)", "3"]),
     "start with NaN": (explain_net(spoilt((2, 3), np.nan)), dtd.TargetError, ["NaN"]),
@@ -342,6 +352,11 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "out that is a list": (explain_net(0, out=[]), dtd.DtdError, ["out", "list"]),
     "outputs into an array": (explain_net(0, return_outputs=ONES(3)), dtd.InputError, ["return_outputs", "True"]),
     "a ledger by a word": (explain_net(0, return_ledger="yes"), dtd.InputError, ["return_ledger", "yes"]),
+    "an option misspelt": (explain_net(0, rule="dtd"), dtd.InputError, ["rule=", "did you mean rules=?"]),
+    "an option that nothing is like": (explain_net(0, method=3), dtd.InputError, ["method= is no option"]),
+    "a Given called as an option": (
+        lambda: explain([dtd.Given("return_ledger", (3,)), dtd.Add(inputs=(0, dtd.INPUT))], ONES((2, 3)), 0),
+        dtd.LayerError, ["layer 0 (Given 'return_ledger')", "option"]),
     "unknown option": (lambda: dtd.Explainer(net(), colour="red"), TypeError, ["colour"]),
 }  # fmt: skip
 

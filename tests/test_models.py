@@ -110,6 +110,8 @@ def test_refused(tmp_path: Path, rng: Generator) -> None:
         dtd.explain(3, x)
     with pytest.raises(dtd.InputError, match="mask: a model that is imported on the way takes x alone; import it"):
         dtd.explain(tmp_path / "none.onnx", x, mask=x)
+    with pytest.raises(dtd.InputError, match="did you mean rules="):
+        dtd.explain(tmp_path / "none.onnx", x, rule="dtd")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .arrays.beside import MASK, Givens
 from .arrays.checks import Check, check_input
 from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take
-from .errors import InputError
+from .errors import DtdError, InputError, ShapeError
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, words_of
 from .targets import Targets
@@ -54,7 +55,8 @@ class Intake:
         are there already).
         """
         array, host, beside, home = self._taken(x, given)
-        executor = executors(tuple(array.shape[1:]), kind)
+        with advised(tuple(array.shape), kind, executors):
+            executor = executors(tuple(array.shape[1:]), kind)
         self._inside(host, kind)
         return array, beside, executor, home
 
@@ -67,10 +69,12 @@ class Intake:
         array, host, beside, home = self._taken(x, given)
         sample = tuple(array.shape[1:])
         if whole or not may_narrow(target):
-            executor = executors(sample, kind)
+            with advised(tuple(array.shape), kind, executors):
+                executor = executors(sample, kind)
             self._inside(host, kind)
             return array, beside, executor, home, targets_of(target, len(array), executor, beside)
-        out = executors.outputs(sample, kind).shape
+        with advised(tuple(array.shape), kind, executors):
+            out = executors.outputs(sample, kind).shape
         targets = Targets.parse(target, len(array), out, beside.get(MASK))
         token = targets.one_token(out)
         if token is not None and executors.apart(sample, kind, token):
@@ -95,6 +99,26 @@ class Intake:
         """InputError where a Dask array comes with other inputs."""
         if given or self._givens:
             raise InputError("x is a Dask array, which takes no other input beside it: explain its blocks one by one")
+
+
+@contextmanager
+def advised(shape: tuple[int, ...], kind: str, executors: Executors) -> Iterator[None]:
+    """Errors about an x of this shape say what to pass instead, where the network takes that."""
+    try:
+        yield
+    except ShapeError as error:
+        sample = shape[1:]
+        trials = [(shape, "x has no batch axis: pass x[None]")]
+        if len(sample) > 1:
+            trials.append(((sample[-1], *sample[:-1]), "the channels of x are last: pass np.moveaxis(x, -1, 1)"))
+            trials.append(((*sample[1:], sample[0]), "the channels of x are not last: pass np.moveaxis(x, 1, -1)"))
+        for other, advice in trials:
+            try:
+                executors.outputs(other, kind)
+            except DtdError:
+                continue
+            raise ShapeError(f"{error}; {advice}") from None
+        raise
 
 
 def may_narrow(target: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays.beside import meant
 from .arrays.checks import as_array, is_dask, samples_of
 from .arrays.foreign import take
 from .errors import InputError, ModelError
@@ -50,7 +51,7 @@ def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None)
     if given:
         raise InputError(
             f"{', '.join(given)}: a model that is imported on the way takes x alone; import it first, with "
-            f"{IMPORTERS[family]}, and explain the list"
+            f"{IMPORTERS[family]}, and explain the list{meant(next(iter(given)))}"
         )
     if is_dask(x):
         raise InputError(f"x is a Dask array: import the model first, with {IMPORTERS[family]}, and explain the list")
@@ -61,7 +62,10 @@ def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None)
         )
     if family == "sklearn":
         _check_columns(model, getattr(x, "columns", None))
-    return READERS[family](model, array)
+    try:
+        return READERS[family](model, array)
+    except InputError as error:
+        raise InputError(f"{error}; example is x[:1], and x has shape {array.shape}, the batch axis first") from error
 
 
 def opened(model: Any, x: Any, given: Mapping[str, Any] | None = None) -> tuple[list[Layer], NDArray[Any]]:

@@ -53,8 +53,8 @@ class Layer(OneLine):
     Parameters
     ----------
     inputs : int or sequence of int, optional
-        The positions of the earlier entries that the record reads; `INPUT` is the network's input. By default it reads
-        the entry before.
+        The positions of the earlier entries that the record reads; `INPUT`, which is -1, is the network's input. By
+        default it reads the entry before.
     name : str, optional
         The record's name in messages, plans and ledgers.
 

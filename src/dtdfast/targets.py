@@ -86,7 +86,10 @@ class Targets:
     @classmethod
     def _contrast(cls, target: Contrast, n: int, out: Shape, real: Floats | None) -> Targets:
         if len(out) != 1:
-            raise TargetError(f"the outputs are {_of(out)}: only outputs (n, classes) can be set against each other")
+            raise TargetError(
+                f"the outputs are {_of(out)}: only outputs (n, classes) can be set against each other; give a float "
+                "start, the one output at its place and minus the other at its own"
+            )
         if isinstance(target.target, Contrast):
             raise TargetError("target is a Contrast, which says itself what it is set against: leave `against` out")
         found = cls.parse(target.target, n, out, real)
@@ -125,6 +128,11 @@ class Targets:
         if array.ndim == 1 and array.shape == (n,):
             return cls(_checked(array.reshape(n, 1, 1), out), None, False, 1)
         if array.ndim == 2 and array.shape[0] in (1, n) and array.shape[1] > 0:
+            if array.shape[1] == out[0] > 2 and ((array == 0) | (array == 1)).all():
+                raise TargetError(
+                    "target is one-hot, but integers are numbers of outputs: give target.argmax(axis=1), or floats, "
+                    "which are the start relevance"
+                )
             full = np.broadcast_to(array, (n, array.shape[1]))
             return cls(_checked(full[:, :, None], out), None, True, array.shape[1])
         raise TargetError(f"target has shape {array.shape}, expected ({n},), ({n}, t) or (1, t) for {n} samples")
@@ -297,4 +305,8 @@ def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:
 
 
 def _outside(bad: int, axis: int, size: int) -> TargetError:
+    if size == 1:
+        return TargetError(
+            f"target is {bad}, but axis {axis + 1} has one output, 0, whose sign tells two classes apart"
+        )
     return TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,20 @@ from .checks import finite, host_array
 
 Array = NDArray[Any]
 
-TAKEN = {"self", "layers", "x", "target", "root", "return_outputs", "out", "progress"} | {
-    f.name for f in fields(Options)
-}
+OPTIONS = {f.name for f in fields(Options)} | {
+    "target", "against", "return_outputs", "return_ledger", "out", "progress",
+}  # fmt: skip
+TAKEN = {"self", "layers", "x", "root"} | OPTIONS
 """Keywords that calls have already."""
 
 
 MASK = "attention_mask"
 """The Given that is 0 at padding, by which a target counts tokens."""
+
+
+def meant(keyword: str) -> str:
+    """What a message on an unknown keyword says of the option that it is nearly called."""
+    return "".join(f"; did you mean {option}=?" for option in get_close_matches(keyword, sorted(OPTIONS), 1))
 
 
 class Givens:
@@ -78,7 +85,9 @@ class Givens:
         for name in values:
             if name not in self.records:
                 has = ", ".join(f"{known}=" for known in self.records) or "x alone"
-                raise InputError(f"{name}= is no option, and no Given of the network has this name; it takes {has}")
+                raise InputError(
+                    f"{name}= is no option, and no Given of the network has this name; it takes {has}{meant(name)}"
+                )
         for name, (where, record) in self.records.items():
             if values.get(name) is None:
                 shape = ", ".join(map(str, record.shape))

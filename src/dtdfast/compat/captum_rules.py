@@ -79,18 +79,18 @@ def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
     TargetError : it leaves more than one output, or names one that is not there
     """
     rows = []
-    for entry in targets_of(target, n):
-        entry = () if entry is None else entry
+    for given in targets_of(target, n):
+        entry = () if given is None else given
         row = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
         if len(row) > len(out) or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in row):
-            raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")
+            raise TargetError(f"target {given!r:.60} does not name an output of shape (n, {', '.join(map(str, out))})")
         rest = out[len(row) :]
         if any(size != 1 for size in rest):
             raise TargetError(
-                f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, "
+                f"target {given!r:.60} leaves outputs of shape {rest}; name a single one of (n, "
                 f"{', '.join(map(str, out))})"
             )
         if not all(-size <= i < size for i, size in zip(row, out, strict=False)):
-            raise TargetError(f"target {entry!r} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
+            raise TargetError(f"target {given!r:.60} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
         rows.append([i % size for i, size in zip(row, out, strict=False)] + [0] * len(rest))
     return np.array(rows, np.intp).reshape(n, len(out))

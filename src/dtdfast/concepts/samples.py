@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.beside import beside_rows
+from ..arrays.beside import beside_rows, meant
 from ..arrays.checks import as_array, samples_of
 from ..arrays.foreign import take
 from ..errors import InputError, RunError
@@ -115,7 +115,7 @@ def top_samples(
     layers, _ = opened(layers, host.iloc[:1] if hasattr(host, "iloc") else host[:1], given)
     names = {record.name for record in layers if isinstance(record, Given)}
     if unknown := [name for name in given if name not in names]:  # activations are computed without some of them
-        raise InputError(f"{unknown[0]}= is no option, and no Given of the network has this name")
+        raise InputError(f"{unknown[0]}= is no option, and no Given of the network has this name{meant(unknown[0])}")
     scores = ChannelScores.of(layers, channels, known)
 
     def block(first: int) -> tuple[int, Array]:

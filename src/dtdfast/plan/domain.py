@@ -35,7 +35,8 @@ def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
             bounds.append(np.broadcast_to(array, shape))
         except ValueError:
             raise DomainError(
-                f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},) or {shape}"
+                f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},), one per channel, or "
+                f"what broadcasts to {shape}"
             ) from None
     lower, upper = bounds
     if not bool(((lower <= 0) & (upper >= 0)).all()):

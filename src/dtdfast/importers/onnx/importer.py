@@ -63,10 +63,10 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
     Raises
     ------
     ModelError
-        The file is corrupt, or nodes have no record: all of them are named, each with the reason. Or
-        onnxruntime is installed, and `predict` differs from it by more than 1e-4 of the largest output.
+        The file is corrupt, `sample_shape` does not fit it, or nodes have no record: all of them are named, each with
+        the reason. Or onnxruntime is installed, and `predict` differs from it by more than 1e-4 of the largest output.
     InputError
-        `output` names none of the model's outputs, or `sample_shape` does not fit.
+        `output` names none of the model's outputs.
     BackendError
         onnx is not installed.
 
@@ -170,7 +170,7 @@ class OnnxModel:
         if given is not None:
             sample = tuple(int(s) for s in given)
             if min(sample, default=0) < 1 or (sizes is not None and len(sizes) != len(sample) + 1):
-                raise ModelError(f"sample_shape is {sample}, but {where}")
+                raise ModelError(f"sample_shape is {sample}, but {where}; leave out the batch axis, and no other")
         elif sizes is None or len(sizes) < 2 or not all(sizes[1:]):
             raise ModelError(f"{where}; say the rest: sample_shape=(channels, height, width)")
         else:

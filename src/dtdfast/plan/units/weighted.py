@@ -80,7 +80,10 @@ def linear_shape(record: L.Linear, shape: Shape) -> Shape:
             "choose another axis, or put a Flatten before it"
         )
     if shape[axis] != n_in:
-        raise ShapeError(f"weight has shape {(n_out, n_in)}, so it expects {n_in} features; its input has {shape[0]}")
+        rows = ": its rows are outputs, so pass weight.T" if shape[axis] == n_out else ""
+        raise ShapeError(
+            f"weight has shape {(n_out, n_in)}, so it expects {n_in} features; its input has {shape[0]}{rows}"
+        )
     return (*shape[:axis], n_out, *shape[axis + 1 :])
 
 
