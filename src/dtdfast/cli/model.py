@@ -53,6 +53,8 @@ def inspect(arguments: argparse.Namespace) -> str:
             {"sample": model.sample, "layers": layers, "refused": model.refusals, "not explained": unexplained}
         )
     lines = [str(table)] if table is not None else []
+    if table is not None and model.sample is None:
+        lines.append("the file keeps no sizes: say them as --shape C,H,W")
     lines += [f"refused: {reason}" for reason in model.refusals]
     if unexplained is not None:
         lines.append(f"predicted, but not explained: {unexplained}")

@@ -14,6 +14,7 @@ from ..backends import choose
 from ..colours import Style
 from ..errors import InputError, RunError
 from ..files import readable
+from ..images import SUFFIXES
 from ..layers import Softmax
 from ..progress import bar
 from ..reports.elements import short
@@ -93,6 +94,8 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
 
 
 def _refuse_run_options(arguments: argparse.Namespace) -> None:
+    if arguments.output.suffix.lower() in SUFFIXES:
+        raise InputError(f"--output is {arguments.output}, expected a folder for the pictures (or NAME.zarr)")
     for key in RUN_OPTIONS:
         if getattr(arguments, key) not in (None, False):
             raise InputError(

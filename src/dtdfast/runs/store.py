@@ -129,7 +129,7 @@ class Store:
             if starved(error):
                 raise
             raise RunError(
-                f"{self.path} is not the output of a dtdfast run; choose another output ({message(error)})"
+                f"{self.path} is not the output of a dtdfast run; name another ({message(error)})"
             ) from None
         if changed or not all(type(n) is int for n in sizes) or not 1 <= sizes[1] <= sizes[0] <= MOST:
             raise RunError(
