@@ -5,6 +5,7 @@ line.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +118,44 @@ def test_black_and_white_are_the_ends_of_the_domain(channels: str, layout: str) 
     assert low.shape == fed.shape
     np.testing.assert_array_equal(fed.normalised(np.zeros(pixels, np.uint8)), low.astype(np.float32))
     np.testing.assert_array_equal(fed.normalised(np.full(pixels, 255, np.uint8)), high.astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "I;16"])
+def test_an_open_image_is_coloured_as_its_file_is(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "photo.png"
+    inner = Image.fromarray(PHOTO) if mode != "I;16" else Image.fromarray(PHOTO[..., 0].astype(np.uint16) * 257)
+    (inner if mode == "I;16" else inner.convert(mode)).save(path)
+    for channels in ("rgb", "gray"):
+        fed = Preparation(size=(8, 8), channels=channels)
+        with Image.open(path) as image:
+            assert image.mode == mode
+            np.testing.assert_array_equal(fed.resized(image), fed.picture(path))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Preparation(size=64), r"size is 64, expected \(height, width\)"),  # type: ignore[arg-type]
+        (lambda: Preparation(size=(8, 8), channels="RGB"), "channels is 'RGB', expected one of rgb, bgr, gray"),
+        (lambda: Preparation(size=(8, 8), layout="NHWC"), "layout is 'NHWC', expected one of nchw, nhwc"),
+        (lambda: Preparation(size=(8, 8)).resized(PHOTO), "image is a ndarray, expected one of Pillow's"),
+        (
+            lambda: Preparation(size=(8, 8)).normalised(np.zeros((3, 8, 8), np.uint8)),
+            r"uint8 of shape \(3, 8, 8\), exp",
+        ),
+        (lambda: Preparation(size=(8, 8)).normalised(np.zeros((8, 8, 3))), "picture holds float64"),
+        (lambda: Preparation((8, 8), channels="gray").normalised(np.zeros((8, 8, 3), np.uint8)), r"\(8, 8, 1\)"),
+    ],
+)
+def test_pictures_that_are_none(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(dtd.InputError, match=message):
+        call()
+
+
+def test_one_number_for_all_channels() -> None:
+    one = Preparation(size=(40, 60), crop=1.0, mean=0.5, std=np.array([0.25]))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(one.normalised(PHOTO), replace(one, mean=(0.5,) * 3).normalised(PHOTO))
+    assert str(one).endswith("x = (1·p − 0.5) / 0.25 with p from 0 to 1")
 
 
 def test_the_centre_is_kept_and_its_shape() -> None:

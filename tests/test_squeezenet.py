@@ -109,7 +109,7 @@ def inside_to_outside(relevance: NDArray[Any], name: str) -> float:
     """Mean relevance within the box over the mean of the rest."""
     inside = np.zeros(getattr(data, name)().shape[:2], np.uint8)
     inside[BOXES[name]] = 255
-    mask = FED.resized(Image.fromarray(inside)) > 127
+    mask = FED.resized(Image.fromarray(inside))[..., 0] > 127
     return float(relevance[mask].mean() / relevance[~mask].mean())
 
 

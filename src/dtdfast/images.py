@@ -122,8 +122,7 @@ class Preparation:
                 _check_planes(file)
                 ops.exif_transpose(file, in_place=True)
                 file.load()
-                plain = image.fromarray(_bytes(file)) if file.mode[0] in "IF" else file
-                upright = plain if plain.mode == MODES[self.channels] else plain.convert(MODES[self.channels])
+                upright = self._coloured(file)
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included
             if starved(error):
                 raise
@@ -131,8 +130,12 @@ class Preparation:
         return self.resized(upright)
 
     def resized(self, image: Any) -> Array:
-        """A Pillow image's centre, in the size that the network takes."""
-        height, width = self.size
+        """A Pillow image's centre, in the size and the kind of colours that the network takes."""
+        if not hasattr(image, "convert"):
+            raise InputError(
+                f"image is a {type(image).__name__}, expected one of Pillow's, as by Image.fromarray(bytes)"
+            )
+        image, (height, width) = self._coloured(image), self.size
         unit = self.crop * min(image.width / width, image.height / height)
         # which rounding may bring below 0, where Pillow refuses it
         left, top = max(0.0, (image.width - unit * width) / 2), max(0.0, (image.height - unit * height) / 2)
@@ -140,14 +143,25 @@ class Preparation:
         return np.asarray(image.resize((width, height), BICUBIC, box=box))
 
     def normalised(self, picture: Array, out: Array | None = None) -> Array:
-        """One sample, float32; in `out` if that is given."""
-        pixels = picture.reshape(*self.size, self.n_channels)
+        """One sample, float32, of a picture as `resized` returns it; in `out` if that is given."""
+        shape = (*self.size, self.n_channels)
+        grey = picture.shape == shape[:2] and self.n_channels == 1
+        if picture.dtype != np.uint8 or not (grey or picture.shape == shape):
+            raise InputError(
+                f"picture holds {picture.dtype} of shape {picture.shape}, expected uint8 of shape {shape}, as "
+                "`resized` returns it"
+            )
+        pixels = picture.reshape(shape)
         x = np.empty(self.shape, np.float32) if out is None else out
         for c, values in enumerate(self._table):
             of = pixels[..., self.n_channels - 1 - c if self.channels == "bgr" else c]
             # a byte is in range: nothing to check
             np.take(values, of, out=x[c] if self.layout == "nchw" else x[..., c], mode="clip")
         return x
+
+    def _coloured(self, file: Any) -> Any:
+        plain = require("PIL.Image", "images").fromarray(_bytes(file)) if file.mode[0] in "IF" else file
+        return plain if plain.mode == MODES[self.channels] else plain.convert(MODES[self.channels])
 
     @cached_property
     def _table(self) -> Array:

@@ -25,6 +25,8 @@ def test_torch_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = run_page("torch.md")
     assert names["relevance"].shape == (4, 3, 32, 32)
+    assert torch.is_tensor(names["maps"])
+    assert Path("map.png").exists()
     assert [type(a) for a in names["from_file"]] == [type(a) for a in names["layers"]]
     assert not names["words"][names["padding"]].any()
     assert names["words"][~names["padding"]].all()

@@ -128,9 +128,7 @@ class Store:
         except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
             if starved(error):
                 raise
-            raise RunError(
-                f"{self.path} is not the output of a dtdfast run; name another ({message(error)})"
-            ) from None
+            raise RunError(f"{self.path} is not the output of a dtdfast run; name another ({message(error)})") from None
         if changed or not all(type(n) is int for n in sizes) or not 1 <= sizes[1] <= sizes[0] <= MOST:
             raise RunError(
                 f"{self.path}: its manifest was changed after the run was begun; choose another output, or restore "
