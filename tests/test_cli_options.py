@@ -122,6 +122,7 @@ def test_pictures_of_a_thin_input_stay_small(here: Path) -> None:
         (("--labels", ""), "--labels: the path is empty"),
         (("--top", "2", "--against", "1"), "--top 2 may meet output 1"),
         (("--target", "1,1"), "--target names output 1 twice"),
+        (("--target=+-1", "--labels", "names.txt"), "--target: no output is called '+-1'"),
         (("--target", "1,7"), "--target is 7, but the network has 5 outputs"),
         (("--rules", "dtd,none"), "--rules: 'none' is none of dtd"),
         (("--rules", "dtd,dtd"), "--rules: 'dtd' is named twice"),
@@ -134,6 +135,7 @@ def test_pictures_of_a_thin_input_stay_small(here: Path) -> None:
 def test_wrong_values_are_refused_by_name(
     here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
+    Path("names.txt").write_text("ash\nbeech\n")
     assert run("net.onnx", "photo.png", *options) == 2
     captured = capsys.readouterr()
     assert message in captured.err

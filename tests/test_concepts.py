@@ -74,6 +74,7 @@ def test_channels_and_their_samples(rng: Generator) -> None:
     np.testing.assert_allclose(found, relevance, rtol=1e-12)
     (best,) = concepts.top_channels(found[:1], 2)
     assert [c for c, _ in best] == list(np.argsort(-found[0])[:2])
+    assert concepts.top_channels(np.array([[0, 3, 5]], np.uint8), 2) == [[(2, 5.0), (1, 3.0)]]
     top = concepts.top_samples(layers, x, position=1, k=3)
     np.testing.assert_array_equal(top.samples, np.argsort(-relevance.T, axis=1, kind="stable")[:, :3])
     np.testing.assert_allclose(top.scores, np.sort(relevance.T, axis=1)[:, ::-1][:, :3], rtol=1e-5)

@@ -15,7 +15,7 @@ TOP = 3  # outputs that are named
 BYTES = 1 << 26  # of a file of names, at most
 
 
-def ranked(values: NDArray[Any], count: int = TOP) -> list[int]:
+def ranked(values: NDArray[Any], count: int) -> list[int]:
     """Positions of the few largest values, the largest first, of equal ones the first."""
     return [int(i) for i in np.argsort(-values, kind="stable")[:count]]
 

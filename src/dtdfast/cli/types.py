@@ -62,6 +62,7 @@ def outputs(text: str) -> tuple[int, ...] | str:
 
 
 def is_integer(text: str) -> bool:
+    """Whether it is the number of an output, and no label."""
     return bool(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text, re.ASCII))
 
 

@@ -84,7 +84,7 @@ class Imported:
                 self.variants[name] = make(self)
             return self.variants[name]
 
-    def takers(self, stop: int | None = None, kept: Collection[int] = ()) -> list[int]:
+    def takers(self, stop: int | None, kept: Collection[int]) -> list[int]:
         """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not
         folded away.
         """

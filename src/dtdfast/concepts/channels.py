@@ -111,7 +111,7 @@ def top_channels(relevance: Any, k: int = 10) -> list[list[tuple[int, float]]]:
     values = host_array(relevance, "relevance")
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise InputError(f"relevance has shape {values.shape} and dtype {values.dtype}, expected numbers (n, channels)")
-    order = np.argsort(-values, axis=1, kind="stable")[:, : at_least_one("k", k)]
+    order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, : at_least_one("k", k)]
     return [[(int(c), float(row[c])) for c in best] for row, best in zip(values, order, strict=True)]
 
 
