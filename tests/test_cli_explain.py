@@ -109,11 +109,12 @@ def test_pixels_are_normalised_per_channel() -> None:
     np.testing.assert_array_equal(raw.normalised(PHOTO)[0], PHOTO[..., 2].astype(np.float32) - 104)
 
 
+@pytest.mark.parametrize("scale", [None, -2.0])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("channels", ["rgb", "bgr", "gray"])
-def test_black_and_white_are_the_ends_of_the_domain(channels: str, layout: str) -> None:
-    fed = Preparation(size=(2, 3), channels=channels, layout=layout)
-    low, high = fed.domain
+def test_black_and_white_are_the_ends_of_the_domain(channels: str, layout: str, scale: float | None) -> None:
+    fed = Preparation(size=(2, 3), channels=channels, layout=layout, scale=scale)
+    low, high = fed.domain if scale is None else fed.domain[::-1]  # under a negative scale white is the lower end
     pixels = (2, 3) if channels == "gray" else (2, 3, 3)
     assert low.shape == fed.shape
     np.testing.assert_array_equal(fed.normalised(np.zeros(pixels, np.uint8)), low.astype(np.float32))

@@ -83,6 +83,14 @@ def test_lengths_bound_products(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert np.sum(wide) < 3.0 * np.sum(narrow)
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_its_bound_would_show_a_fault(name: str) -> None:
+    """Where nothing cancels, as under "dtd", it is some hundred units of 2⁻²⁴: the roundings of sums, and no more."""
+    net = SMALL[name]()
+    for row in dtd.Explainer(net.layers, backend="cpu").ledger(net.sample(2), net.target).rows:
+        assert (row.bound <= 2.0**-12 * abs(row.came)).all(), row.title
+
+
 def test_it_says_the_same_alone(rng: Any) -> None:
     layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
     explainer = dtd.Explainer(layers)

@@ -162,6 +162,11 @@ def test_the_thresholds_are_those_of_the_page_on_trust() -> None:
     assert "bounds 0.7, 0.95 (good / mixed / bad)" in of_digits().html
 
 
+def test_a_number_on_a_bound_does_not_exceed_it() -> None:
+    for threshold in TABLE.values():
+        assert [threshold.band(bound) for bound in threshold.bounds] == list(range(len(threshold.bounds)))
+
+
 def test_hostile_names(tmp_path: Path) -> None:
     layers, x, _ = digits()
     page = dtd.report(layers, x[:10], labels=HOSTILE, names=HOSTILE, title=HOSTILE[0], shown=6, tests=QUICK, domain=BOX)

@@ -137,6 +137,16 @@ def test_simple_taylor_at_a_root(backend, rng):
 
 
 @BOTH
+def test_simple_taylor_takes_the_gradient_at_the_root(backend, rng):
+    """Of Σ w tanh x: (x − root) w (1 − tanh² root)."""
+    weight, x, root = rng.standard_normal((3, 1, 12)).astype(np.float32)
+    layers = [dtd.Activation("tanh"), dtd.Linear(weight)]
+    taylor = dtd.baselines.simple_taylor(layers, x, root, 0, backend=backend)
+    expected = (x - root) * weight * (1 - np.tanh(root) ** 2)
+    np.testing.assert_allclose(taylor, expected, rtol=0, atol=64 * UNIT["cpu"] * abs(expected).max())
+
+
+@BOTH
 @pytest.mark.parametrize("x", [(3.0, 1.0), (1.0, 0.25), (2.0, 0.0), (1.0, 3.0)])
 def test_maximum_of_two(x, backend):
     """F = max(x1, x2) as a network: for x1 > x2 >= 0, R = ((2 x1 - x2) / 2, x2 / 2)."""

@@ -63,6 +63,17 @@ def test_one_neuron(name: str) -> None:
     np.testing.assert_allclose(analyze(name, neuron()), np.multiply(ONE_NEURON[name], Y), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "of_convolutions"),
+    [("lrp.sequential_preset_a", "lrp.alpha_1_beta_0"), ("lrp.sequential_preset_b", "lrp.alpha_2_beta_1")],
+)
+def test_presets_take_another_rule_for_convolutions(name: str, of_convolutions: str) -> None:
+    model = keras.Sequential([keras.Input((2, 1)), kl.Conv1D(1, 2, name="first"), kl.Flatten()])
+    model.get_layer("first").set_weights([W.reshape(2, 1, 1), np.array([B])])
+    shares = analyze(name, model, X[:, None])[:, 0]
+    np.testing.assert_allclose(shares, np.multiply(ONE_NEURON[of_convolutions], Y), rtol=1e-12)
+
+
 def test_every_analyzer_has_its_case() -> None:
     assert set(ONE_NEURON) == {*ANALYZERS, "deep_taylor"} - {"lrp.alpha_beta"}
 

@@ -148,6 +148,12 @@ def test_randomised_weights_are_noticed() -> None:
     assert not np.allclose(before, after)
 
 
+def test_by_default_the_largest_output() -> None:
+    module, x = digits_case()
+    largest = module(torch.tensor(x)).argmax(1).numpy()
+    np.testing.assert_array_equal(dtd.compat.quantus.explain(module, x), dtd.compat.quantus.explain(module, x, largest))
+
+
 def test_float64_in_is_float64_out() -> None:
     module, x = digits_case()
     assert dtd.compat.quantus.explain(module, x.astype(np.float64)).dtype == np.float64
