@@ -137,8 +137,8 @@ def test_an_open_image_is_coloured_as_its_file_is(tmp_path: Path, mode: str) -> 
     ("call", "message"),
     [
         (lambda: Preparation(size=64), r"size is 64, expected \(height, width\)"),  # type: ignore[arg-type]
-        (lambda: Preparation(size=(8, 8), channels="RGB"), "channels is 'RGB', expected one of rgb, bgr, gray"),
-        (lambda: Preparation(size=(8, 8), layout="NHWC"), "layout is 'NHWC', expected one of nchw, nhwc"),
+        (lambda: Preparation(size=(8, 8), channels="RGB"), "channels is 'RGB', expected rgb or bgr or gray"),
+        (lambda: Preparation(size=(8, 8), layout="NHWC"), "layout is 'NHWC', expected nchw or nhwc"),
         (lambda: Preparation(size=(8, 8)).resized(PHOTO), "image is a ndarray, expected one of Pillow's"),
         (
             lambda: Preparation(size=(8, 8)).normalised(np.zeros((3, 8, 8), np.uint8)),

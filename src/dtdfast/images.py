@@ -65,7 +65,7 @@ class Preparation:
                 raise InputError(f"{key} is {given!r:.60}, expected {' or '.join(known)}")
         size = host_array(self.size, "size")
         if size.shape != (2,) or size.dtype.kind not in "iu" or not 1 <= size.min() <= size.max() <= 1 << 14:
-            raise InputError(f"size is {self.size!r:.60}, expected a height and width from 1 to {1 << 14}")
+            raise InputError(f"size is {self.size!r:.60}, expected (height, width), both from 1 to {1 << 14}")
         object.__setattr__(self, "size", tuple(size.tolist()))
         for key in ("crop", "mean", "std", "scale"):
             if (given := getattr(self, key)) is None and key != "crop":
