@@ -385,3 +385,7 @@ def test_overflow_is_refused():
     layers = [dtd.Linear(np.full((4, 4), 1e30)), dtd.Linear(np.full((2, 4), 1e30))]
     with pytest.raises(dtd.NumericsError):
         explain(layers, ONES((1, 4)), 0)
+    x = ONES((3, 4))
+    x[0] = 0
+    with pytest.raises(dtd.NumericsError, match="the output of sample 1 overflowed float32; use precision='float64'"):
+        dtd.predict(layers, x, backend="cpu")

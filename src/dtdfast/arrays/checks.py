@@ -43,12 +43,13 @@ def finite(values: Array) -> bool:
 
 
 def check_range(what: str, values: Array) -> None:
-    """A result beyond its type's numbers is an error."""
+    """A result beyond its type's numbers is an error, which names the first sample that has one."""
     if not finite(values):
-        raise NumericsError(overflow(what, values.dtype))
+        sample = next(i for i, one in enumerate(values) if not finite(one))
+        raise NumericsError(overflow(what, values.dtype, f" of sample {sample}"))
 
 
-def overflow(what: str, dtype: Any) -> str:
+def overflow(what: str, dtype: Any, of: str = "") -> str:
     """What a result beyond its type's numbers says. The map is in proportion to its start, and relevance over what an
     activation has all but zeroed (SiLU at −90) needs the numbers below 1.
     """
@@ -56,7 +57,7 @@ def overflow(what: str, dtype: Any) -> str:
         what == "relevance"
     )
     wider = "use precision='float64' on the CPU; or " * (np.dtype(dtype) == np.float32)
-    return f"the {what} overflowed {dtype}; {wider}{smaller}rescale the network, or see with backend='oracle' where"
+    return f"the {what}{of} overflowed {dtype}; {wider}{smaller}rescale the network, or see with backend='oracle' where"
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
