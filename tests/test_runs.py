@@ -21,6 +21,7 @@ from dtdfast.data import digits
 from dtdfast.images import Preparation
 from dtdfast.runs import store
 from dtdfast.runs.local import streams
+from dtdfast.runs.sources import open_source
 from dtdfast.runs.work import LEDGER, halves
 from photographs import photographs
 from run_support import contents, stored
@@ -262,6 +263,14 @@ def test_bad_samples_are_kept_apart(out: Path) -> None:
     with pytest.raises(dtd.InputError, match="sample 7: x holds NaN"):
         dtd.run(LAYERS, x, out.with_name("strict.zarr"), domain=BOX, chunk=5, strict=True)
     assert sorted(store.Store(out.with_name("strict.zarr")).finished()) == [0]
+
+
+def test_a_list_of_files_is_found_from_anywhere(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Dask's workers, which may run in another folder."""
+    monkeypatch.chdir(photos)
+    piece = open_source(["00000.jpg", "00001.jpg"]).piece(0, 2, FED)
+    monkeypatch.chdir(photos.parent)
+    assert piece.read(np.zeros((2, 3, 6, 6), np.float32)) == ["", ""]
 
 
 class Reading:

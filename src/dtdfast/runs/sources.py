@@ -109,7 +109,7 @@ def open_source(data: Any, *, external: bool = False) -> Source:
                 f"{readable(path)} is {kind}, and {len(paths)} are given; several of DATA must be images: give arrays "
                 "one at a time"
             )
-    return Files(Path(), _some(paths, "the list of files"))
+    return Files(Path.cwd(), _some(paths, "the list of files"))
 
 
 def array_kind(path: str) -> str | None:
