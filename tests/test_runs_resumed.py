@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 import dtdfast as dtd
 from dtdfast import concepts
 from dtdfast.data import digits
+from dtdfast.images import Preparation
 from dtdfast.runs import store
 from dtdfast.runs.lock import locked
 from dtdfast.runs.manifest import described, model_digest
 from run_support import contents, stored
+from support import classifier
 
 LAYERS, IMAGES, _ = digits()
 BOX = (0.0, 1.0)
@@ -155,6 +158,18 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     for name in ("other.zarr", "folder.zarr"):
         with pytest.raises(dtd.RunError, match=f"{name} is not the output of a dtdfast run"):
             dtd.run(LAYERS, IMAGES[:9], tmp_path / name, resume=True)
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As those of another film, without compression."""
+    fed, layers = Preparation(size=(6, 6)), classifier(rng)
+    for film in range(2):
+        for name in "abc":
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f"{name}.bmp")
+        if not film:
+            dtd.run(layers, tmp_path, tmp_path / "out.zarr", preparation=fed, chunk=2)
+    with pytest.raises(dtd.RunError, match="data, first, middle and last was"):
+        dtd.run(layers, tmp_path, tmp_path / "out.zarr", preparation=fed, resume=True)
 
 
 def test_the_model_digest_sees_every_weight_and_setting(rng: np.random.Generator) -> None:

@@ -67,7 +67,8 @@ def _pictures(given: list[str], overview: Overview) -> Picture:
     except TypeError as error:  # not as a run was begun
         raise overview.stored.damaged("its manifest", str(error)) from None
     source = open_source(sorted(given))
-    if source.identity() != manifest.get("data"):
+    identity, begun = source.identity(), manifest.get("data")
+    if not isinstance(begun, dict) or any(identity.get(key) != value for key, value in begun.items()):
         raise InputError(f"--data {readable(given[0])} is not what the run explained; give DATA as it was given there")
     if isinstance(source, Files):
         folder, names = source.folder, source.names or ()
