@@ -1,11 +1,10 @@
 """How long launches should take on an H200, by their shapes alone: a yardstick beside measured times, where no device
 is at hand too.
 
-A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under
-way, or by memory; a product of computed matrices by its multiply-adds or by what it fetches; everything else by memory,
-or by instructions where these find the place of every element.
-The figures are data sheets' and published measurements', not this
-package's.
+A contraction is bound by its instructions on the tensor cores, by shared memory, by the latency of its loop where few
+blocks are under way, or by memory; blocks that share a multiprocessor end while others compute. A product of computed
+matrices is bound by its multiply-adds or by what it fetches; everything else by memory, or by instructions where these
+find the place of every element. The figures are data sheets' and published measurements', not this package's.
 """
 
 from __future__ import annotations
@@ -43,6 +42,18 @@ STEPS |= dict.fromkeys(WGMMA, 4 * 0.62 / 0.8)  # four fifths of what the cores c
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
 
+def shared_cycles(unit: str, tile: Tile) -> float:
+    """Of the bytes of one tile, 128 a cycle: copied there, and read by every warp. `wgmma` reads x once for four warps;
+    of tf32 it was read and written before, to be rounded.
+    """
+    warps, reads = tile.threads // 32, tile.warp_pixels + tile.warp_channels
+    if unit not in WGMMA:
+        return (tile.pixels + tile.channels + warps * reads) * ROW_BYTES / 128
+    rounded = 2 * tile.pixels * (unit == "tf32_wgmma")
+    of_x = warps // 4 * tile.warp_pixels
+    return (tile.pixels + tile.channels + warps * tile.warp_channels + of_x + rounded) * ROW_BYTES / 128
+
+
 def of_contraction(launch: Launch) -> float:
     unit, maps, _, tile, _, _, _, finish, *_ = launch.kernel.constants
     made, end = Tile(*tile), Finish(*finish)  # type: ignore[misc]
@@ -50,11 +61,13 @@ def of_contraction(launch: Launch) -> float:
     tiles = -(-a[N_TAPS] * a[INNER] * bytes_of(unit) // ROW_BYTES)  # type: ignore[arg-type]
     squares = len(maps) * made.pixels // 16 * (made.channels // 8)  # type: ignore[arg-type]
     cycles = squares * (FMA if unit == "fma" else STEPS[unit] * INSTRUCTION) / 4  # type: ignore[index]
+    cycles = max(cycles, shared_cycles(unit, made))  # type: ignore[arg-type]
     warps = WARPS[len(maps) * made.warp_pixels * made.warp_channels > 64 * 32]  # type: ignore[arg-type]
     together = max(1, min(SHARED // launch.shared_bytes, warps * 32 // made.threads, -(-blocks // MULTIPROCESSORS)))
     waves = -(-blocks // (MULTIPROCESSORS * together))
     ending = together * len(maps) * made.pixels * made.channels * RESULT / 128  # type: ignore[arg-type]
-    compute = waves * (BEGIN + tiles * max(together * cycles, TURN + STEP / made.together) + ending) / CLOCK
+    loop, around = tiles * max(together * cycles, TURN + STEP / made.together), BEGIN + ending
+    compute = (loop + around + (waves - 1) * (max(loop, around) if together > 1 else loop + around)) / CLOCK
     fetched = blocks * tiles * (made.pixels + made.channels) * ROW_BYTES / CACHE
     size = SIZES[end.types[0]]
     groups = launch.grid[1]

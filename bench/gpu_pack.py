@@ -153,7 +153,8 @@ def pack_kernels(shared: Mapping[Kernel, int], folder: Path, clock: Clock) -> No
 
 
 def _named(kernel: Kernel) -> str:
-    return f"{kernel.name} {kept._text(kernel.constants)}"
+    waits = "dependent " if isinstance(kernel, Dependent) else ""
+    return f"{waits}{kernel.name} {kept._text(kernel.constants)}"
 
 
 def pack_references(given: Path | None, file: Path) -> None:

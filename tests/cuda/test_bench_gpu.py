@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import expect
 import gpu
 import gpu_call
 import gpu_jobs
@@ -196,6 +197,18 @@ def test_tiles_that_are_tried(channels, groups):
             assert (run_tiles.USE_WGMMA, run_tiles.choose(shape, 132, 0)) == ("group" in name, row)
     assert not run_tiles.USE_WGMMA
     assert not any("group" in row.name for row in run_tiles.suiting(shape, 227 * 1024))
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "cycles"),
+    [
+        ("bf16_wgmma", "groups", 1024), ("tf32_wgmma", "groups", 1536), ("bf16_wgmma", "group", 384),
+        ("tf32_wgmma", "group", 640), ("tf32", "square", 64 + 64 + 4 * 64), ("bf16", "broad", 256 + 8 * 96),
+    ],
+)  # fmt: skip
+def test_what_shared_memory_takes_for_a_tile(unit, name, cycles):
+    """As the README of the CUDA backend counts it."""
+    assert expect.shared_cycles(unit, run_tiles.NAMED[name].tile) == cycles
 
 
 def test_a_process_that_dies(report):
