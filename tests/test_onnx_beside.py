@@ -94,6 +94,11 @@ OTHERS = {
         "q = Where(u, s, inf) p = Softmax(q) y = MatMul(p, x)",
         WEIGHTS + ", " + REVERSED,
     ),
+    "repeated in a product with what is not": (
+        "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) e = Expand(c, r) v = ReduceMax<keepdims=1>(x, a2) "
+        "m = ReduceMax<keepdims=1>(v, a1) y = Mul(m, e)",
+        WEIGHTS + ", int64[3] r = {1,1,4}",
+    ),
     "beside a window": (
         MARK
         + "d = Unsqueeze(b, a3) c = Expand(d, e) y = Attention<q_num_heads=1, kv_num_heads=1, is_causal=1>(x, x, x, c)",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
+from ..algebra import expanded
 from ..functions import Function, composed, known
 from ..masks import quotient, unrepeated
 from ..norms import normalised, squares
@@ -79,7 +80,9 @@ def product(node: Node) -> Value:
     found = None if made is None else known(node.add, node.layers, made)
     if isinstance(found, Value):
         return found
-    return node.add(L.Mul, *(unrepeated(node.layers, node.value(i)) for i in (0, 1)))
+    operands = [node.value(i) for i in (0, 1)]
+    y = node.add(L.Mul, *(unrepeated(node.layers, v) for v in operands))
+    return expanded(node.add, y, tuple(np.broadcast_shapes(*(v.shape for v in operands))))
 
 
 def viewed(node: Node) -> Function:
