@@ -180,6 +180,13 @@ MISFITS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # operator and wha
         "a = Transpose<perm=[0,2,1]>(x) y = Gather(w, a)", "float[9,4] w", "integer input, which only Gather",
         dict(x="int64[N,5,3] x"),
     ),
+    "Softmax of constants": (
+        "a = Softmax<axis=0>(w) y = Add(x, a)", "float[9,10] w", "among the operators that are computed", dict(opset=11)
+    ),
+    "Sub of constants": (
+        "a = Sub<broadcast=1, axis=0>(w, v) y = Add<broadcast=1>(x, a)", "float[3,3] w, float[3] v",
+        "among the operators that are computed", dict(opset=6, x="float[N,3,3] x"),
+    ),
     "CastLike of nothing": ('a = Relu(x) y = CastLike("", a)', "", r"node 1 \(CastLike\): its input is missing", {}),
     "CastLike of nothing turned": (
         TURNED + 'y = CastLike(x, "")', "", "its second input is missing", dict(x=ROWS),
