@@ -31,10 +31,6 @@ ACTIVATIONS: dict[str, dict[str, Any] | None] = {  # name → fields of an Activ
 }  # fmt: skip
 
 
-LACKS = {"gelu_tanh": "made by the layers and operators that say approximate=True"}
-"""What of the vocabulary has no name among keras.activations, and who makes it."""
-
-
 def activated(call: Call, tensor: Tensor) -> Tensor:
     """A layer's own activation, given as one of keras.activations."""
     function = call.activation

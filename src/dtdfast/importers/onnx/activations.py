@@ -12,13 +12,6 @@ from ..algebra import FLOAT_MAX, bounded
 from ..records import Refused, Value
 from .graph import Node, Reader, scalar, weights
 
-LACKS = {
-    "log_sigmoid": "no operator makes it; written out, a logarithm of a sigmoid, it is known",
-    "tanh_shrink": "no operator makes it; written out it is a difference",
-    "silu": "before opset 24 no operator makes it; written out, a product with its sigmoid, it is known",
-}
-"""What of the vocabulary no operator makes, and why."""
-
 
 def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
     """`parameters`: the record's field → the attribute and its default."""

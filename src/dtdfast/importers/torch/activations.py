@@ -14,8 +14,6 @@ from ..records import Refused, Value
 from .call import Call, Handler, Records
 
 SELU = 1.6732632423543772, 1.0507009873554805
-LACKS: dict[str, str] = {}
-"""What of the vocabulary no operator makes, and why."""
 
 
 def activation(kind: str, **fields: str) -> Handler:
