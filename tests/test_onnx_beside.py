@@ -84,6 +84,12 @@ REVERSED = (
     "int64[1] r = {-1}, int64[3,5] i = {" + ", ".join(map(str, np.arange(15).reshape(3, 5)[:, ::-1].ravel())) + "}"
 )
 OTHERS = {
+    "another word": (MARK + "c = Unsqueeze(b, a2) y = Where(c, x, word)", WEIGHTS + ", float[4] word = {1, -2, 3, 0}"),
+    "pairs of words": (
+        SCORES.removeprefix(EMBEDDED) + "c = Unsqueeze(mask, a1) d = Unsqueeze(mask, a2) j = Mul(c, d) "
+        "k = Equal(j, none) q = Where(k, low, s) p = Softmax(q) r = MatMul(p, x) f = Cast<to=1>(d) y = Mul(r, f)",
+        WEIGHTS,
+    ),
     "the words before": (
         MARK + "c = Unsqueeze(b, a1) j = And(c, causal) f = Cast<to=1>(j) "
         "t = MatMul(f, x) n = ReduceSum(f, a2) y = Div(t, n)",

@@ -137,10 +137,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         dict(body="e = Equal(z, z) y = Where(e, x, low)", given="float low = {-1e9}", x="float[N,4] x, int64[N,4] z"),
         "compares a mask with something else than a number",
     ),
-    "a mask that fills in ones": (
-        dict(body="y = Where(z, x, one)", given="float one = {1}", x="float[N,4] x, bool[N,4] z"),
-        "fills in other numbers than 0, −∞ or at most",
-    ),
     "numbers added to a hiding mask": (
         dict(
             body="h = Where(z, zero, low) a = Add(h, one) b = Add(x, a) y = Softmax(b)",

@@ -104,6 +104,18 @@ def rotary(h: Tensor) -> Tensor:
     return joined((q @ k.mT).softmax(-1) @ heads(h))
 
 
+def complex_rotary(h: Tensor) -> Tensor:
+    """As Llama was published."""
+    angles = torch.outer(torch.arange(T), 10.0 ** -torch.arange(2.0)).double()
+
+    def turned(x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * torch.polar(torch.full_like(angles, 1.1), angles)).flatten(3)
+
+    q, k = turned(heads(h)), turned(heads(h.flip(2)))
+    return joined((q @ k.mT).softmax(-1) @ heads(h))
+
+
 def gated(h: Tensor) -> Tensor:
     return F.linear(h, constant(6, D)).sigmoid() * F.linear(h, constant(6, D) * 2)
 
@@ -147,6 +159,7 @@ TOKENS: dict[str, Function] = {
     "attention over features": lambda h: h @ (h.mT @ h).softmax(-1),
     "weights that move": lambda h: scores(h).softmax(-1).flip(2).roll(1, 1)[:, :, 1:] @ h[:, 1:],
     "rotary": rotary,
+    "rotary, complex numbers": complex_rotary,
     "a gate": gated,
     "layer_norm": lambda h: F.layer_norm(h, (D,), constant(D), constant(D)),
     "over two axes": lambda h: F.layer_norm(h, (T, D), constant(T, D)),

@@ -116,6 +116,7 @@ IMAGES: dict[str, Function] = {  # (n, 4, 8, 6)
 TOKENS: dict[str, Function] = {  # (n, 5, 6)
     "a matrix from the left": lambda h: constant(5, 5) @ h,
     "einsum": lambda h: torch.einsum("ij,bjk->bik", constant(7, 5), h),
+    "einsum, time first": lambda h: torch.einsum("ij,bjk->ibk", constant(7, 5), h).transpose(0, 1),
     "einsum over both": lambda h: torch.einsum("btc,tcd->bd", h, constant(5, 6, 2)),
     "bmm": lambda h: torch.bmm(constant(1, 5, 5).expand(2, 5, 5), h),
     "addmm of constants": lambda h: torch.addmm(

@@ -161,16 +161,6 @@ def test_refused(name):
         dtd.from_torch(encoder(), IDS, **given)
 
 
-class Compared(nn.Module):
-    def forward(self, x, mask):
-        return x.masked_fill(mask == 0, 1.0).softmax(-1) * x
-
-
-def test_a_fill_that_is_not_low():
-    with pytest.raises(dtd.ModelError, match="at most -10000"):
-        dtd.from_torch(Compared().eval(), torch.randn(2, 3), mask=torch.tensor([[1, 0, 1], [1, 1, 0]]))
-
-
 def test_tensors_beside_tensors():
     """Masks and numbers may be tensors, and the map is one where the words are."""
     layers = dtd.from_torch(encoder(), IDS, **GIVEN)
@@ -300,6 +290,52 @@ MEANS = {  # tokens (n, t, d), a mask (n, t) → (n, d)
     "at least one": lambda x, m: (x * m[..., None]).sum(1) / m.sum(1, keepdim=True).clamp(min=1),
     "a product": lambda x, m: ((m / m.sum(1, keepdim=True))[:, None, :] @ x)[:, 0],
 }
+
+
+def put(x, where, numbers):
+    x = x.clone()
+    x[where] = numbers
+    return x
+
+
+LARGEST = {  # the same of the largest, and of sums
+    "filled with −∞": lambda x, m: x.masked_fill(m[..., None] == 0, -math.inf).max(1)[0],
+    "a table of low numbers": lambda x, m: torch.where(m[..., None] > 0, x, torch.full_like(x, -1e4)).amax(1),
+    "−∞ for a fixed word too": lambda x, m: (
+        x.masked_fill(torch.arange(5)[:, None] == 1, -math.inf).masked_fill(m[..., None] == 0, -1e9).amax(1)
+    ),
+    "low numbers put in": lambda x, m: put(x, m == 0, -1e9).amax(1),
+    "zeros put in": lambda x, m: put(x, ~m.bool(), 0.0).sum(1),
+    "a word put in": lambda x, m: put(x, m == 0, torch.arange(8.0)).sum(1),
+    "ones filled in": lambda x, m: x.masked_fill(m[..., None] == 0, 1.0).sum(1),
+    "another word for each": lambda x, m: torch.where(m[..., None] > 0, x, torch.arange(40.0).view(5, 8)).sum(1),
+    "pairs of words": lambda x, m: (
+        (x @ x.mT + torch.full((5, 5), -math.inf).triu(1)).masked_fill(
+            (m[:, None] * m[:, :, None] * torch.ones(5, 5, dtype=torch.long)) == 0, -1e9).softmax(-1) @ x * m[..., None]
+    ).sum(1),
+}  # fmt: skip
+
+
+class OfWords(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.words, self.kind = nn.Embedding(20, 8), kind
+
+    def forward(self, ids, mask):
+        return LARGEST[self.kind](self.words(ids), mask)
+
+
+@pytest.mark.parametrize("kind", LARGEST)
+def test_the_largest_of_words_and_words_filled_in(kind):
+    torch.manual_seed(0)
+    module = OfWords(kind).eval()
+    layers = dtd.from_torch(module, IDS, mask=torch.ones_like(MASK))
+    for mask in (MASK, torch.ones_like(MASK)):
+        outputs, expected = dtd.predict(layers, IDS, backend="oracle", mask=mask), module(IDS, mask).detach()
+        torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=1e-5)
+        explainer = dtd.Explainer(layers, rules="attnlrp", backend="oracle")
+        assert not explainer.explain(IDS, 0, mask=mask)[mask == 0].any()
+        assert explainer.ledger(IDS, 0, mask=mask).closed
 
 
 class Mean(nn.Module):

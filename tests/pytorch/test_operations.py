@@ -110,6 +110,9 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "tanhshrink": (F.tanhshrink, "tanh_shrink"),
     "logsigmoid": (F.logsigmoid, "log_sigmoid"),
     "softsign": (F.softsign, "softsign"),
+    "activations of constants": (
+        lambda x: F.relu(x * F.hardshrink(constant(6), 0.1) + F.softsign(constant(6))
+                         + F.local_response_norm(constant(1, 4, 6), 3)[0][:, None]), "Scale Scale Constant Add ReLU"),
     "softsign written out": (lambda x: x / (1 + x.abs()), "softsign"),
     "glu": (lambda x: F.glu(x, 1), "Slice Slice sigmoid Mul"),
     "hardswish written out": (lambda x: x * F.relu6(x + 3) / 6, "hard_swish"),

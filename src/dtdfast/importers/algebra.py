@@ -183,8 +183,13 @@ def difference(add: Add, a: Value, b: Value, factor: float = 1.0) -> Value:
 
 
 def total(add: Add, a: Value, b: Value) -> Value:
+    """a + b; what a softmax leaves out of one, it leaves out of the sum."""
     aligned(a, b)
-    return add(L.Add, a, b)
+    y = add(L.Add, *(replace(v, kept=None, given=None) for v in (a, b)))
+    for v in (a, b):
+        y = hidden(y, v.kept)
+        y = y if v.given is None else left_out(y, v.given)
+    return y
 
 
 def aligned(a: Value, b: Value) -> None:

@@ -21,7 +21,10 @@ from .rewrites import record_at, source_of
 Array = NDArray[Any]
 
 LOWEST = -1e4
-"""What is filled in has to be at most this to be added instead."""
+"""What is at most this is added instead of being filled in."""
+
+NOTHING = -1e30
+"""Instead of −∞ where the largest is taken."""
 
 
 def turned_round(add: Add, mask: Value) -> Value:
@@ -54,16 +57,26 @@ def added(add: Add, x: Value, mask: Value) -> Value:
 
 
 def filled(add: Add, x: Value, mask: Value, number: Any, *, where: int) -> Value:
-    """x with 0 or a low number where the mask is `where` (0 or 1)."""
-    if number.size != 1 or (number.item() and not number.item() <= LOWEST):
-        raise Refused(f"it fills in other numbers than 0, −∞ or at most {LOWEST:g} where the mask is")
-    low = float(number.item())
+    """x with numbers, as one sample meets them, where the mask is `where` (0 or 1)."""
+    low = float(number.max(initial=-np.inf))
     if np.isneginf(low):
         return left_out(x, turned_round(add, mask) if where else mask)
     mask = reshaped(add, mask, (1,) * (len(x.shape) - len(mask.shape)) + mask.shape)
-    if not low:
-        return add(L.Mul, vector(x), turned_round(add, mask) if where else mask)
-    return total(add, x, scaled(add, mask, low) if where else scaled(add, mask, -low, low))
+    if low <= LOWEST and low == number.min():
+        return total(add, x, scaled(add, mask, low) if where else scaled(add, mask, -low, low))
+    kept = add(L.Mul, vector(x), turned_round(add, mask) if where else mask)
+    if not number.any():
+        return kept
+    pair = (np.zeros(1), number)
+    return total(add, kept, chosen(add, mask, pair[where], pair[1 - where]))
+
+
+def lowered(add: Add, x: Value) -> Value:
+    """x for what takes the largest: a low number where a softmax leaves it out."""
+    mask, keep, x = x.given, x.kept, replace(x, given=None, kept=None)
+    if keep is not None:
+        x = scaled(add, x, 1.0, np.where(keep, 0.0, NOTHING))
+    return x if mask is None else filled(add, x, mask, np.array(NOTHING), where=0)
 
 
 def chosen(add: Add, mask: Value, a: Array, b: Array) -> Value:

@@ -27,7 +27,7 @@ COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "LessOrEqual": operator.le,
 }
 TAKEN = ("GatherND", "Gather")
-OF_MASKS = {*COMPARED, *TAKEN, "Not", "And", "Where", "Sub", "Add"}
+OF_MASKS = {*COMPARED, *TAKEN, "Not", "And", "Mul", "Where", "Sub", "Add"}
 PLACES = "it takes other elements of a mask than a table of places, the same for all samples, in their order"
 MOVED = (*RESHAPES, "Cast", "Identity", "Transpose", "Expand", "Slice", "Tile")
 """Operators whose results are 0 and 1 where their operand's are."""
@@ -46,7 +46,9 @@ def truth(node: Node) -> Operand | None:
         return _compared(node)
     if node.operator == "Not":
         return turned_round(node.add, node.value())
-    if node.operator == "And":
+    if node.operator == "And" or (
+        node.operator == "Mul" and all(isinstance(a, Value) and a.truth for a in node.operands)
+    ):
         return _joined(node, node.operands)
     if node.operator == "Sub" and isinstance(x, np.ndarray) and isinstance(other, Value) and other.truth:
         return turned_round(node.add, other) if (x == 1).all() else None
@@ -91,9 +93,9 @@ def _chosen(node: Node, mask: Value) -> Value:
     """By a mask one of two, of which one is a number."""
     a, b = node.operand(1), node.operand(2)
     if isinstance(a, Value) and isinstance(b, np.ndarray):
-        return filled(node.add, a, mask, b.astype(np.float64), where=0)
+        return filled(node.add, a, mask, _table(node, b, mask), where=0)
     if isinstance(b, Value) and isinstance(a, np.ndarray):
-        return filled(node.add, b, mask, a.astype(np.float64), where=1)
+        return filled(node.add, b, mask, _table(node, a, mask), where=1)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return masks.chosen(node.add, mask, *(_table(node, c, mask) for c in (a, b)))
     raise Refused("its condition is a mask, and both it chooses from are computed")

@@ -14,7 +14,7 @@ import numpy as np
 from ... import layers as L
 from .. import algebra
 from ..algebra import vector
-from ..masks import quotient, unrepeated
+from ..masks import lowered, quotient, unrepeated
 from ..records import Refused, Value
 from ..refused import FILLS
 from .call import Array, Call, Handler, Pieces, Records, each, viewed
@@ -192,6 +192,7 @@ def _axes(call: Call, dims: Any) -> tuple[int, ...]:
 def _reduced(kind: str) -> Callable[[Records, Call], Value]:
     def handle(records: Records, call: Call) -> Value:
         x, axes = call.x(), _axes(call, call.get("dim"))
+        x = lowered(records.add, x) if kind == "max" else x
         if all(x.shape[a - 1] == 1 for a in axes):
             return viewed(x, call)
         space = tuple(range(2, len(x.shape) + 1))

@@ -65,8 +65,10 @@ def truth(records: Records, call: Call) -> Value | None:
         return turned_round(records.add, call.x())
     if call.name == "rsub" and not call.dtype.is_floating_point and call.other == 1 and call.get("alpha", 1) == 1:
         return turned_round(records.add, call.x())
-    if call.name in JOINED:
+    if call.name in JOINED or (call.name == "mul" and all(v.truth for v in call.values()) and _joins(records, call)):
         return _both(records, call)
+    if call.name == "index_put" and isinstance(x, Value) and len(call.indices) == 1 and not call.accumulate:
+        return _put(records, call)
     if call.name == "index" and is_mask(x):
         return _of_batch(records, call)
     if call.name == "masked_fill" and is_mask(call.mask):
@@ -85,10 +87,25 @@ def _number(records: Records, value: Any) -> Array:
     return np.asarray(records.array(value, "constant operand"), np.float64)
 
 
+def _joins(records: Records, call: Call) -> bool:
+    """Whether a product is a mask too: its other factor is one, or holds nothing but 0 and 1."""
+    fixed = [f for f in (call.get("self"), call.other) if not isinstance(f, Value)]
+    return not call.dtype.is_floating_point and all(np.isin(_number(records, f), (0, 1)).all() for f in fixed)
+
+
+def _put(records: Records, call: Call) -> Value:
+    """x[mask] = a number, or numbers along the axes that the mask lacks."""
+    x, (mask,), number = call.x(), call.indices, _number(records, call.get("values"))
+    more = len(x.shape) - len(mask.shape)
+    if number.ndim > more:
+        raise Refused("it puts other numbers in for every element that the mask chooses")
+    return _filled(records, mask.under(mask.shape + (1,) * more), number, x, where=1)
+
+
 def _filled(records: Records, mask: Value, number: Array, x: Any, *, where: int) -> Value:
-    """x with a number where the mask is `where`; of a constant x by the mask one of two constants."""
+    """x with numbers where the mask is `where`; of a constant x by the mask one of two constants."""
     if isinstance(x, Value):
-        return filled(records.add, x, mask, number, where=where)
+        return filled(records.add, x, mask, of_sample(number, len(x.shape), records.n_batch), where=where)
     pair = [of_sample(_number(records, value), len(mask.shape), records.n_batch) for value in (x, number)]
     return masks.chosen(records.add, mask, pair[where], pair[1 - where])
 

@@ -18,7 +18,7 @@ class Written(dict[str, Any]):
 def written_out(node: Any) -> Written | None:
     """The operator that a node and some before it make together."""
     norm = local_response_norm(node)
-    return _activation(node) if norm is None else Written("local_response_norm", norm)
+    return _activation(node) or _rotary(node) if norm is None else Written("local_response_norm", norm)
 
 
 def _args(node: Any, name: str) -> tuple[Any, ...]:
@@ -55,6 +55,15 @@ def _activation(node: Any) -> Written | None:
             and _args(outside, "mul") == (x[0], 0)
         ):
             return Written("softshrink", {"self": x[0], "lambd": large[1]})
+    return None
+
+
+def _rotary(node: Any) -> Written | None:
+    """view_as_real(view_as_complex(x)·factor)."""
+    if (product := _args(node, "view_as_real")) and (pair := _args(product[0], "mul")):
+        for pairs, factor in (pair, pair[::-1]):
+            if x := _args(pairs, "view_as_complex"):
+                return Written("rotary", {"self": x[0], "factor": factor})
     return None
 
 

@@ -64,6 +64,18 @@ def _einsum(records: Records, call: Call) -> Value:
     return products.einsum(records.add, call.equation, operands, records.n_batch)
 
 
+def _rotary(records: Records, call: Call) -> Value:
+    """Pairs along the last axis as complex numbers times constants."""
+    x, factor = call.x(), call.factor
+    if isinstance(factor, Value):
+        raise Refused(PAIRS)
+    factor = factor.resolve_conj()
+    real, imaginary = (records.array(part, "factor") for part in (factor.real, factor.imag))
+    turned = records.add(L.Gather, x, indices=np.array([1, 0]), axis=len(x.shape))
+    parts = (x, np.stack([real, real], -1)), (turned, np.stack([-imaginary, imaginary], -1))
+    return algebra.total(records.add, *(affine(records, call, value, scale, 0.0) for value, scale in parts))
+
+
 def _along(function: Callable[[Array], Array]) -> Callable[[Records, Call], Value]:
     """A linear map along one axis, known by what it does to the unit vectors (the columns of its matrix)."""
 
@@ -120,6 +132,7 @@ HANDLERS: dict[str, Handler] = {
     **each("matmul mm bmm mv", _matmul),
     **each("addmm baddbmm addmv", _addmm),
     "einsum": _einsum,
+    "rotary": _rotary,
     "tensordot": _tensordot,
     "inner": _inner,
     "cumsum": _along(lambda unit: np.cumsum(unit, axis=0)),

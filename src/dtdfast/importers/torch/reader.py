@@ -24,7 +24,7 @@ from .layers import HANDLERS as LAYERS
 from .masks import MOVED, OF_MASKS, carried, is_mask, moved_mask, truth
 from .moves import HANDLERS as MOVES
 from .norms import HANDLERS as NORMS
-from .patterns import written_out
+from .patterns import Written, written_out
 from .pools import HANDLERS as POOLS
 from .products import HANDLERS as PRODUCTS
 from .program import output_node, output_tensor
@@ -62,7 +62,7 @@ class Reader:
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
-        self.norms = {n: found for n in self.graph.nodes if (found := written_out(n)) is not None}
+        self.norms: dict[Any, Written] = {}
 
     def read(self) -> list[Layer]:
         signature = self.exported.graph_signature
@@ -73,6 +73,12 @@ class Reader:
                 raise ModelError(f"the program keeps {changed!r} up to date: {TRAINING}")
             raise ModelError(f"the module changes its buffer {changed!r} when called; {STATE}")
         self.values.update(self.placeholders())
+        computed = {node for node, value in self.values.items() if isinstance(value, Value)}
+        for node in self.graph.nodes:
+            if computed.intersection(node.all_input_nodes):
+                computed.add(node)
+        found = ((node, written_out(node)) for node in computed)
+        self.norms = {node: written for node, written in found if written and written["self"] in computed}
         needed = self.ancestors(wanted)
         self.check_names(needed)
         for node in self.graph.nodes:
@@ -119,7 +125,7 @@ class Reader:
         """Refuse what has a name before anything smaller inside it is stumbled over."""
         self.reached = reached = {n for n, value in self.values.items() if isinstance(value, Value) and not value.truth}
         for node in self.graph.nodes:
-            if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
+            if node.op != "call_function" or node not in needed or not reached.intersection(self.operands(node)):
                 continue
             if operation(node) in FILLED and reached.intersection(node.all_input_nodes) == {node.args[0]}:
                 continue
@@ -158,7 +164,9 @@ class Reader:
             yield self.given.get(spec.arg.name, self.x) if own else held[spec.target]
 
     def operands(self, node: Any) -> list[Any]:
-        return [self.norms[node]["self"]] if node in self.norms else list(node.all_input_nodes)
+        if node in self.norms:
+            return [a for a in self.norms[node].values() if hasattr(a, "op")]
+        return list(node.all_input_nodes)
 
     def ancestors(self, output: Any) -> set[Any]:
         """The nodes that a node needs, itself included."""
@@ -214,7 +222,7 @@ class Reader:
             return viewed(self, call.self, _shape(self.node))
         if name == "repeat_interleave" and call.get("dim") == 0 and isinstance(call.repeats, int):
             return repeated(self, call)
-        if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
+        if name == "einsum" or any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
             return turned(self, call, _shape(self.node), _straight)
         if name == "stack" and call.dim % len(_shape(self.node)) == 0:
             return stacked_first(self, call)
