@@ -245,9 +245,8 @@ def test_squares_of_weights_beyond_float32(size, alone, rng):
     np.testing.assert_allclose(dtd.explain(layers, x, start, backend="cpu"), expected, rtol=1e-5)
     assert "squares" in str(dtd.Explainer(layers, backend="cpu").plan_for(x.shape))
     assert "arithmetic" not in str(dtd.Explainer(layers, backend="cpu", rules=dtd.ZPlus()).plan_for(x.shape))
-    if "bfloat16" in dtd.backends()["cpu"].precisions:
-        with pytest.raises(dtd.DomainError, match=r"layer 0 \(Linear\): squares of its weights are beyond"):
-            dtd.explain(layers, x, start, backend="cpu", precision="bfloat16")
+    off = [dtd.Linear(layers[0].weight, -layers[0].bias), *layers[1:]]  # no relevance, or in the ends of the numbers
+    assert ("squares" in str(dtd.Explainer(off, backend="cpu").plan_for(x.shape))) == (size > 1)
 
 
 def test_which_backend_has_float64(monkeypatch, rng):

@@ -246,17 +246,20 @@ def _exact_preparation(program: Program) -> None:
         program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
 
 
+NARROW = "an affine makes the input's box narrow for the size of its bounds"
+SQUARES = "squares of its weights are beyond float32's numbers"
+
+
 def _beyond(program: Program) -> dict[int, tuple[int, str]]:
     """Numbers of the units that share by what float32 leaves nothing of: an entry of each, and why."""
     found = {}
     for number, unit in enumerate(program.network.units):
         if not isinstance(unit, Neuron) or not unit.in_relevance:
             continue
-        position = unit.parts[-1].position
         if any(part.box is not None and narrow(part.box).any() for part in unit.parts):
-            found[number] = position, "an affine makes the input's box narrow for the size of its bounds"
+            found[number] = unit.parts[-1].position, NARROW
         elif unit.squares:
-            found[number] = position, "squares of its weights are beyond float32's numbers"
+            found[number] = unit.parts[-1].position, SQUARES
     return found
 
 
@@ -268,10 +271,10 @@ def _choose_beyond(program: Program) -> None:
 
 
 def _refuse_beyond(program: Program, layers: list[L.Layer], precision: str) -> None:
-    if found := _beyond(program):
-        position, why = found[max(found)]
+    """Of squares the ledger names what is lost: a zero denominator."""
+    if found := [position for position, why in _beyond(program).values() if why == NARROW]:
         raise DomainError(
-            f"{at(position, layers[position])}: {why}, so that {precision} is not enough: backend='cpu' with "
+            f"{at(found[-1], layers[found[-1]])}: {NARROW}, so that {precision} is not enough: backend='cpu' with "
             "precision='float32' takes float64 there"
         )
 

@@ -37,6 +37,11 @@ class Zero(Rule):
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
+    Notes
+    -----
+    A linear neuron of value exactly 0 has no relevance to hand on. There CPU and GPU, which carry R/x, hand on what
+    sums to 0, as gradient × input does; the oracle hands on nothing.
+
     References
     ----------
     .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance

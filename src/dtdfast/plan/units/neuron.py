@@ -111,13 +111,16 @@ class Neuron(Sum, Unit):
 
     @property
     def squares(self) -> bool:
-        """Whether its rule divides by sums of w² that float32 does not hold, by each output's largest weight."""
+        """Whether its rule divides by sums of w² that float32 does not hold, by each output's largest weight: of small
+        ones where a bias keeps the output on, since else there is no relevance to share.
+        """
         if self.row is None or not any(term.w == W_SQUARE for share in self.row.shares for term in share.terms):
             return False
         rows = [np.ones((1, 1)) if p.weight is None else p.weight.reshape(len(p.weight), -1) for p in self.parts]
         largest = np.max(np.broadcast_arrays(*(np.maximum(w.max(axis=1), -w.min(axis=1)) for w in rows)), axis=0)
-        low, high = SQUARED
-        return bool(((largest > high) | ((largest < low) & (largest > 0))).any())
+        act, bias, (low, high) = self.activation, np.zeros(1) if self.bias is None else self.bias, SQUARED
+        on = bias > 0 if act is not None and act.function.rectifies(act) else bias != 0
+        return bool(((largest > high) | ((largest < low) & (largest > 0) & on)).any())
 
     def cancellation(self) -> str:
         """Why a denominator of its rule may cancel; "" where something known here keeps it away from 0.
