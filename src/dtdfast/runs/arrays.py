@@ -68,24 +68,18 @@ class Location:
         )
 
 
-@dataclass(frozen=True)
 class Each:
     """Samples of an array of which some cannot be read: whoever asks for one of these gets its exception."""
 
-    found: list[Any]
-    shape: Shape
-
-    @classmethod
-    def of(cls, array: Any, numbers: range) -> Each:
-        found: list[Any] = []
+    def __init__(self, array: Any, numbers: range) -> None:
+        self.shape, self.found = tuple(array.shape), list[Any]()
         for i in numbers:
             try:
-                found.append(np.asarray(array[i : i + 1]))
+                self.found.append(np.asarray(array[i : i + 1]))
             except Exception as error:
                 if starved(error):
                     raise
-                found.append(error)
-        return cls(found, tuple(array.shape))
+                self.found.append(error)
 
     def __getitem__(self, which: slice) -> Array:
         for sample in self.found[which]:
@@ -217,5 +211,5 @@ class Samples:
         except Exception as error:  # whatever an array raises that reads when it is asked
             if starved(error):
                 raise
-            held = Each.of(held, range(start, stop))
+            held = Each(held, range(start, stop))
         return Rows(Location(held=held), 0, stop - start, preparation)
