@@ -26,7 +26,13 @@ from support import classifier
 
 LAYERS, IMAGES, _ = digits()
 FED = Preparation(size=(6, 6))
-STARVED = [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOMEM, "Cannot allocate memory")]
+STARVED = [
+    MemoryError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    BlockingIOError(errno.EAGAIN, "somebody writes it"),
+]
 
 
 # ------------------------------------------------------------------------------------------------ memory, file handles

@@ -77,9 +77,17 @@ def at(position: int | None, record: object) -> str:
     return kind if position is None else f"layer {position} ({kind})"
 
 
+PASSING = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,  # another process writes, or a file server is away
+)  # fmt: skip
+
+
 def starved(error: BaseException) -> bool:
-    """Whether this process had too little memory, file handles or threads: that says nothing of what it read."""
-    handles = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    """Whether this process had too little memory, file handles or threads, or a file was not to be had for a while:
+    that says nothing of what it read.
+    """
+    handles = isinstance(error, OSError) and error.errno in PASSING
     threads = isinstance(error, RuntimeError) and "can't start new thread" in str(error)  # as Python says it
     return handles or threads or (isinstance(error, MemoryError) and not isinstance(error, DtdError))
 

@@ -53,8 +53,8 @@ class _Within(io.FileIO):
 
             try:
                 fcntl.flock(self, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as HDF5 does
-            except BlockingIOError:
-                raise OSError("somebody writes it") from None
+            except BlockingIOError as error:
+                raise BlockingIOError(error.errno, "somebody writes it") from None
             except OSError:  # a file system without locks
                 pass
 
