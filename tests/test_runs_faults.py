@@ -13,13 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 
 import dtdfast as dtd
 from dtdfast.data import digits
 from dtdfast.images import Preparation
 from dtdfast.runs.arrays import Rows
+from dtdfast.runs.sources import open_source
 from photographs import photographs
 from run_support import ENVIRONMENT, contents, stored
 from support import classifier
@@ -67,6 +70,24 @@ def test_too_little_memory_is_no_bad_sample(
     assert not any(stored(tmp_path / "out.zarr", "error"))
     dtd.run(layers, data, tmp_path / "out.zarr", resume=True, **options)
     assert contents(tmp_path / "out.zarr") == contents(whole.path)
+
+
+@pytest.mark.parametrize("data", ["x.npy", "x.zarr", "x.h5", "photos"])
+def test_data_that_are_no_longer_seen_are_no_bad_samples(data: str, tmp_path: Path) -> None:
+    """A drive that is gone for a while, or one that a worker never had."""
+    place = tmp_path / "drive"
+    photographs(place / "photos", 2)
+    np.save(place / "x.npy", IMAGES[:2])
+    zarr.create_array(place / "x.zarr", data=IMAGES[:2])
+    with h5py.File(place / "x.h5", "w") as file:
+        file["x"] = IMAGES[:2]
+    source, fed = open_source(place / data), FED if data == "photos" else None
+    shape, dtype = source.sample(fed)
+    x = np.zeros((2, *shape), dtype)
+    assert source.piece(0, 2, fed).read(x) == ["", ""]
+    place.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError):
+        source.piece(0, 2, fed).read(x)
 
 
 @pytest.mark.parametrize("most", [0, 1, 4])

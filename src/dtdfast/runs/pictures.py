@@ -42,7 +42,7 @@ class Pictures:
             try:
                 self.preparation.normalised(self.preparation.picture(path), x[i])
             except (InputError, OSError) as error:
-                if starved(error):
+                if starved(error) or not path.parent.is_dir():  # which this machine no longer sees, or never did
                     raise
                 errors[i] = " ".join(str(error).split())
                 x[i] = 0
