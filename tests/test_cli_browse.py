@@ -16,6 +16,7 @@ import dtdfast as dtd
 from dtdfast import cli
 from dtdfast.data import digits
 from dtdfast.reports.elements import VOID
+from dtdfast.runs.overview import Overview
 
 RNG = np.random.default_rng(0)
 HOSTILE = ("<img src=x onerror=alert(1)>.png", "\u202egnp.png", "line\nbreak.png", "n" * 240 + ".png")
@@ -87,6 +88,14 @@ def test_photographs(pictures: list[dtd.Layer], capsys: pytest.CaptureFixture[st
     assert "\u202e" not in text
     assert cli.main(["browse", "maps.zarr"]) == 0  # its own page may be replaced
     assert capsys.readouterr().out.startswith("5 of 5 sample(s), 1 bad; accounts: all close; largest share absorbed")
+
+
+def test_an_account_is_open_whatever_the_sign_of_its_residual() -> None:
+    nothing = np.zeros(3)
+    ledger = np.array([[1.0, 1.0, 2e-6, 1e-6], [1.0, 1.0, -2e-6, 1e-6], [1.0, 1.0, -1e-6, 1e-6]])
+    columns = ["start", "end", "residual", "bound"]
+    of: Any = Overview(None, np.arange(3), nothing.astype(int)[:, None], nothing, ledger, columns, [])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(of.open, [0, 1])
 
 
 def test_worst_and_highest(here: Path) -> None:

@@ -46,6 +46,17 @@ def test_conditions_at_two_layers_hold_together(rng: Generator) -> None:
     np.testing.assert_allclose(both[0].sum(axis=1), upper[:, 0], rtol=0, atol=1e-12 * np.abs(both[0]).max())
 
 
+def test_the_nth_conditions_of_two_layers_belong_together(rng: Generator) -> None:
+    layers = [*classifier(rng)[:2], dtd.Conv(normal(rng, 4, 6, 1, 1)), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
+    layers, x = [*layers, dtd.Linear(normal(rng, 2, 4))], normal(rng, 1, 3, 6, 6)
+    options = {"rules": "lrp-0", **EXACT}
+    found = concepts.conditional(layers, x, 0, conditions={3: [[0, 1], [2, 3]], 1: [[1, 2], [4, 5]]}, **options)
+    for number, (upper, lower) in enumerate([([0, 1], [1, 2]), ([2, 3], [4, 5])]):
+        alone = concepts.conditional(layers, x, 0, conditions={3: [upper], 1: [lower]}, **options)
+        np.testing.assert_array_equal(found[:, number], alone[:, 0])
+        assert alone.any()
+
+
 def test_features_of_tokens(rng: Generator) -> None:
     layers = [dtd.Linear(normal(rng, 5, 4)), dtd.ReLU(), dtd.Flatten(), dtd.Linear(normal(rng, 2, 15))]
     x = normal(rng, 2, 3, 4)

@@ -136,6 +136,14 @@ def test_the_mixing_bound_holds_and_is_below_one(rng: np.random.Generator) -> No
         assert result.seen.min() > 0
 
 
+def test_neurons_that_are_off_do_not_widen_the_mixing_bound() -> None:
+    """The first two share alike; the third would not, but relevance never reaches it."""
+    hidden = dtd.Linear([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0.0, 0.0, -100.0])
+    layers = [hidden, dtd.ReLU(), dtd.Linear([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])]
+    result = diagnostics.mixing_bound(layers, np.ones((1, 2)), domain="nonnegative")
+    np.testing.assert_array_equal(result.coefficients[:, 1], [0])
+
+
 def test_the_mixing_bound_is_the_largest_distance_of_two_columns(rng: np.random.Generator) -> None:
     """One layer: δ is the distance of the two most different outputs' maps, so the bound is attained."""
     layers, x = [dtd.Linear(rng.standard_normal((2, 8)))], np.abs(rng.standard_normal((5, 8)))

@@ -39,6 +39,25 @@ def test_transformers_page() -> None:
     assert set(taylor) == {"constant", "softmax"}
 
 
+RULES = {
+    "–": None, "LRP-0": dtd.Zero(), "ε": dtd.Epsilon(), "z⁺": dtd.ZPlus(), "z⁺ by the sign of y": dtd.ZPlusBySign(),
+    "α2β1": dtd.AlphaBeta(2.0, 1.0), "γ = 0.25": dtd.Gamma(0.25), "flat": dtd.Flat(), "zB": dtd.ZBox(),
+}  # fmt: skip
+
+
+def test_the_presets_are_those_of_the_readme() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r'^\| (`".+) \| (.+) \| (.+) \| (.+) \|$', text, re.MULTILINE)
+    named = [(name, *row) for row in rows for name in re.findall(r'`"([\w.-]+)"`', row[0])]
+    assert {name for name, *_ in named} == set(dtd.PRESETS)
+    for name, names, linear, conv, first in named:
+        preset, place = dtd.PRESETS[name], names.split(", ").index(f'`"{name}"`')
+        assert (preset.linear, preset.conv) == (RULES[linear.partition(";")[0]], RULES[conv])
+        firsts = first.partition(";")[0].split(", ")
+        assert name == "dtd" or preset.first == RULES[firsts[min(place, len(firsts) - 1)]]
+        assert preset.clip_start == ("clipped" in first)
+
+
 # ----------------------------------------------------------------------------------------------------------- docstrings
 
 

@@ -35,6 +35,21 @@ def test_cascade_ends_at_an_untrained_network(rng: np.random.Generator) -> None:
         diagnostics.parameter_randomization([dtd.ReLU()], rng.random((2, 4)))
 
 
+@pytest.mark.parametrize(
+    ("record", "fan_in"),
+    [
+        (dtd.Linear(np.zeros((300, 80))), 80),
+        (dtd.Conv(np.zeros((64, 8, 3, 3)), groups=2), 8 * 9),
+        (dtd.ConvTranspose(np.zeros((64, 8, 3, 3)), groups=4), 64 // 4 * 9),
+    ],
+    ids=lambda of: type(of).__name__,
+)
+def test_weights_are_drawn_as_he_et_al_do(record: Any, fan_in: int, rng: np.random.Generator) -> None:
+    """With the variance 2/fan_in, within four standard errors of a variance."""
+    weight = randomization.randomized(record, rng).weight  # type: ignore[attr-defined]
+    assert abs(weight.var() * fan_in / 2 - 1) < 4 * np.sqrt(2 / weight.size)
+
+
 def test_what_is_random_in_every_step() -> None:
     """Alone, or with all that was before it."""
     layers, steps = list(digits()[0]), [(8,), (6,), (2, 3), (0,)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import dtdfast as dtd
 from dtdfast.diagnostics import region_reach, root_audit, root_points, same_region
+from dtdfast.diagnostics.audit import _choose
 from support import LONG
 
 Array = NDArray[np.float64]
@@ -276,6 +277,16 @@ def test_bias_free_networks_make_the_origin_a_valid_root(rng: np.random.Generato
         layers = [r for w in weights for r in (dtd.Linear(w, np.full(len(w), shift)), dtd.ReLU())][:-1]
         audit = root_audit(layers, x, rules="lrp-0")
         assert audit.share_of_roots == share
+
+
+def test_roots_are_drawn_evenly_and_by_relevance(rng: np.random.Generator) -> None:
+    """One neuron of a thousand holds half of the relevance."""
+    r = np.append(-999.0, np.ones(999))
+    chosen, of_roots, of_relevance = _choose(r, 400, rng)
+    assert of_roots.sum() == pytest.approx(1)
+    assert of_relevance.sum() == pytest.approx(1)
+    assert abs(of_relevance[chosen == 0].sum() - 0.5) < 4 * np.sqrt(0.25 / 400)
+    assert of_roots[chosen == 0].sum() <= 1 / 400
 
 
 def test_sampling_estimates_the_whole_audit(rng: np.random.Generator) -> None:

@@ -24,6 +24,14 @@ def test_png(shape: tuple[int, ...], rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(np.asarray(colours), palette()[pixels])
 
 
+def test_pictures_shrink_to_means_of_blocks() -> None:
+    values = np.arange(35.0).reshape(5, 7)
+    means = [[values[i : i + 2, j : j + 2].mean() for j in (0, 2, 4)] for i in (0, 2)]
+    np.testing.assert_array_equal(png.shrunk(values, 2), means)
+    colours = np.stack([values] * 3, axis=2).astype(np.uint8)
+    np.testing.assert_array_equal(png.shrunk(colours, 2), np.rint(means).astype(np.uint8)[..., None].repeat(3, 2))
+
+
 def test_colours_are_matplotlibs() -> None:
     from matplotlib import colormaps
 

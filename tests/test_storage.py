@@ -12,6 +12,7 @@ from dtdfast import layers as records
 from dtdfast import storage
 from dtdfast.errors import BackendError, LayerError, StorageError
 from dtdfast.layers import RECORDS
+from dtdfast.record import Memory, immutable
 
 pytest.importorskip("safetensors")
 
@@ -289,3 +290,12 @@ def test_without_safetensors_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(BackendError, match=r"pip install 'dtdfast\[io\]'"):
         storage.load(tmp_path / "net")
+
+
+def test_nobody_can_write_to_what_importers_share():
+    array = np.asarray(Memory(np.ones(3)))
+    assert not array.flags.writeable
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.setflags(write=True)
+    assert immutable(array)
+    assert not immutable(np.ones(3))
