@@ -101,8 +101,10 @@ OTHERS = {
         WEIGHTS + ", " + REVERSED,
     ),
     "repeated in a product with what is not": (
-        "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) e = Expand(c, r) v = ReduceMax<keepdims=1>(x, a2) "
-        "m = ReduceMax<keepdims=1>(v, a1) y = Mul(m, e)",
+        (
+            "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) e = Expand(c, r) v = ReduceMax<keepdims=1>(x, a2) "
+            "m = ReduceMax<keepdims=1>(v, a1) y = Mul(m, e)"
+        ),
         WEIGHTS + ", int64[3] r = {1,1,4}",
     ),
     "beside a window": (
