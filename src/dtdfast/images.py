@@ -72,9 +72,7 @@ class Preparation:
                 continue
             values, several = host_array(given, key), key in ("mean", "std")
             if values.ndim > several or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-                raise InputError(
-                    f"{key} is {given!r:.60}, expected {'finite numbers' if several else 'a finite number'}"
-                )
+                raise InputError(f"{key} is {given!r:.60}, expected finite numbers")
             object.__setattr__(self, key, tuple(values.reshape(-1).tolist()) if several else values.item())
         if not 0 < self.crop <= 1:
             raise InputError(f"crop is {self.crop}, expected the share of the image that is kept: above 0, at most 1")
