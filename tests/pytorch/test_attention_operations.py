@@ -161,6 +161,9 @@ TOKENS: dict[str, Function] = {
     "rotary": rotary,
     "rotary, complex numbers": complex_rotary,
     "a gate": gated,
+    "gates of pairs": lambda h: (
+        h.unsqueeze(1).expand(-1, T, -1, -1) * 2 * h.unsqueeze(2).expand(-1, -1, T, -1).sigmoid()
+    ).sum(1),
     "layer_norm": lambda h: F.layer_norm(h, (D,), constant(D), constant(D)),
     "over two axes": lambda h: F.layer_norm(h, (T, D), constant(T, D)),
     "rms_norm": lambda h: F.rms_norm(h, (D,), constant(D)),
