@@ -283,3 +283,33 @@ def test_compare_refuses(rng: np.random.Generator) -> None:
     ):
         with pytest.raises(dtd.DtdError, match=message):
             evaluation.compare(layers, **{"x": x, "methods": ["dtd"], "size": 1, **options})
+
+
+def test_a_curve_is_the_mean_over_its_draws() -> None:
+    image, order = np.ones((1, 4)), np.arange(4)
+    fills = [np.zeros((1, 4)), np.full((1, 4), 2.0)]  # the sums fall by one at each step, and rise
+    found = perturbation._curve(image, order, [order] * 2, fills, lambda copies: copies.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(found, [4, 4, 4, 4, 4])
+
+
+def test_the_random_order_has_every_draw(rng: np.random.Generator) -> None:
+    """Where everything has been replaced, the order is of no account."""
+    layers, x = [dtd.Linear(np.ones((1, 4)))], rng.random((2, 4))
+    found = evaluation.region_perturbation(layers, x, x, size=1, steps=4, repeats=3, domain=(0.0, 1.0))
+    np.testing.assert_allclose(found.outputs[found.random][:, -1], found.outputs["relevance"][:, -1], rtol=1e-6)
+
+
+def test_without_a_domain_values_range_as_the_channel_does() -> None:
+    images = np.stack([[np.full((2, 2), -1.0), np.full((2, 2), 5.0)], [np.full((2, 2), 1.0), np.full((2, 2), 9.0)]])
+    low, high = perturbation._range(images, None)
+    np.testing.assert_array_equal(low.ravel(), [-1, 5])
+    np.testing.assert_array_equal(high.ravel(), [1, 9])
+
+
+@pytest.mark.parametrize(("domain", "width"), [((-5.0, 5.0), 10.0), ("nonnegative", 1.0), (None, 1.0)])
+def test_noise_is_a_share_of_the_range_and_stays_in_the_domain(domain: Any, width: float) -> None:
+    x = np.linspace(0, 1, 200)[:, None, None].repeat(3, axis=1)  # (n, channels, pixels)
+    noisy = np.array(comparison._noisy(x, domain, 0))
+    moved = np.abs(noisy - x).max()
+    assert 0.9 * comparison.RADIUS * width < moved <= comparison.RADIUS * width
+    assert (noisy.min() < 0) == (domain != "nonnegative")

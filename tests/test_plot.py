@@ -196,3 +196,9 @@ def test_names_are_no_formulas(rng: np.random.Generator) -> None:
         drawn(figure)
         if found in (compared, compared.curves):
             assert name in ax.get_legend().get_texts()[0].get_text().replace(r"\$", "$")
+
+
+def test_what_is_relevant_covers_the_picture() -> None:
+    values = np.array([[0.0, -1.0], [2.0, 4.0]])
+    image = plot.overlay(values, np.ones((2, 2)), Figure().subplots(), percentile=100)
+    np.testing.assert_array_equal(image.get_alpha(), np.abs(values) / 4)
