@@ -41,6 +41,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "positions of the winners",
     ),
     "training_norm": (dict(body="y = BatchNormalization<training_mode=1>(x, g, b, m, v)", given=NORM), "training mode"),
+    "trained": (dict(body="y, a, c = BatchNormalization(x, g, b, m, v)", given=NORM, opset=9), "training mode"),
     "training_dropout": (dict(body="y = Dropout(x, , t)", given="bool t = {1}"), "training mode"),
     "transposed_a": (dict(body="y = Gemm<transA=1>(x, w)", given="float[7,5] w", x="float[7,7] x"), "mix the samples"),
     "lstm": (

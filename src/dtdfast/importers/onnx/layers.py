@@ -145,8 +145,9 @@ def gemm(node: Node) -> Value:
 
 
 def batch_norm(node: Node) -> Value:
-    testing = node.opset >= 7 or node.integer("is_test", 0)
-    if node.integer("training_mode", 0) or not testing or any(node.outputs[1:]):
+    # from opset 7 on, further outputs say that it trains, whether they are read or not
+    testing = len(node.outputs) == 1 if node.opset >= 7 else node.integer("is_test", 0) and not any(node.outputs[1:])
+    if node.integer("training_mode", 0) or not testing:
         raise Refused("it is in training mode; export the model for inference")
     if node.integer("spatial", 1) != 1:
         raise Refused("attribute spatial is 0: it normalises every element by itself, which has no record")
