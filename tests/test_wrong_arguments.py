@@ -135,8 +135,8 @@ def test_wrong_arguments_are_named(function: Callable[..., Any]) -> None:
     valid = CALLS[function]()
     named = {n for n, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD}
     assert set(valid) == named
-    if function is not concepts.stored_samples:
-        function(**valid)
+    with contextlib.suppress(*((dtd.DtdError,) if function is concepts.stored_samples else ())):  # no run is there
+        function(**valid)  # the first call may start threads, such as Zarr's
     with unchanged():
         try_wrong(function, valid)
 
