@@ -313,6 +313,7 @@ def test_batches_of_any_size() -> None:
 
 REFUSALS: dict[str, tuple[Function, str]] = {
     "a mask that nothing keeps": (lambda h: scores(h).masked_fill(UPPER, -torch.inf).relu(), "fills in infinity"),
+    "a deviation and more": (lambda h: (h - h.mean(-1, keepdim=True)) / (h.std(-1, keepdim=True) + 1e-3), "std has no"),
     "exp": (lambda h: torch.exp(h), "exp has no record, and no known activation or norm is made of it"),
     "a softmax written out": (
         lambda h: h.exp() / h.exp().sum(-1, keepdim=True), "exp has no record, and no known activation"),

@@ -69,6 +69,21 @@ def test_norms_of_what_is_small(name: str) -> None:
     np.testing.assert_allclose(dtd.predict(imported(SMALL[name]), x.numpy()), SMALL[name](x), rtol=1e-5)
 
 
+def deviated(x: torch.Tensor, guard: float) -> torch.Tensor:
+    """The norm of the Annotated Transformer."""
+    return 2 * (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + guard)
+
+
+def test_a_guard_beside_a_deviation() -> None:
+    """It is taken for its square beside the variance, which is the same to 1e-6 of the deviation."""
+    x = torch.linspace(-2, 2, 12).reshape(3, 4)
+    np.testing.assert_allclose(
+        dtd.predict(imported(lambda x: deviated(x, 1e-6)), x.numpy()), deviated(x, 1e-6), rtol=1e-5
+    )
+    with pytest.raises(dtd.ModelError, match="std has no record"):
+        imported(lambda x: deviated(x, 1e-5))
+
+
 BATCHES: dict[str, Function] = {
     "a division by their number": lambda x: x / len(x),
     "another branch for one alone": lambda x: 2 * x if len(x) > 1 else x,

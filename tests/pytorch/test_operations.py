@@ -198,6 +198,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "many places of a patch": (lambda x: F.unfold(F.pad(x, (2, 2, 1, 1)), (9, 8)), "Pad Flatten Gather Reshape"),
     "channel_shuffle": (lambda x: torch.channel_shuffle(x, 2), "Reshape Permute Reshape"),
     "all samples": (lambda x: x[0:2].relu(), "ReLU"),
+    "an empty part before the batch": (
+        lambda x: (y := x.transpose(0, 1), torch.cat([y[4:], y]).transpose(0, 1).relu())[1], "ReLU"),
     "an empty part": (lambda x: torch.cat([x[:, 3:3], x], 1).relu(), "ReLU"),
     "stack with a constant": (lambda x: torch.stack([x[:, 0], constant(8, 6).expand(2, 8, 6)], 1),
                               "Slice Constant Concat"),

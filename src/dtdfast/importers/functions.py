@@ -197,9 +197,13 @@ def _near(a: Any, b: Array) -> bool:
     return bool((np.abs(np.asarray(a) - b) <= NEAR * np.maximum(1.0, np.abs(b))).all())
 
 
+GUARD = 1.000001e-6
+"""A deviation is never so small, but to keep 0/0 from being computed."""
+
+
 def divisor(function: Function) -> tuple[float, float] | None:
     """(k, e) where the function of p is 1/√(k·p + e) for p > 0; an e below what the grid shows is one so small that it
-    only keeps 0/0 from being computed.
+    only keeps 0/0 from being computed. So is g in 1/(√(k·p) + g), which is taken for 1/√(k·p + g²).
     """
     positive = GRID > 0
     points, values = GRID[positive], function.values[positive]
@@ -207,6 +211,11 @@ def divisor(function: Function) -> tuple[float, float] | None:
         squares = values**-2.0
     if not np.isfinite(squares).all() or (values <= 0).any():
         return None
+    roots, root = 1 / values, np.sqrt(points)
+    slope = float((roots[-1] - roots[0]) / (root[-1] - root[0]))
+    guard = float(roots[0] - slope * root[0])
+    if slope > 0 and 1e-9 < guard <= GUARD and np.allclose(slope * root + guard, roots, rtol=NEAR, atol=0):
+        return slope**2, guard**2
     k = float((squares[-1] - squares[0]) / (points[-1] - points[0]))
     k = 1.0 if abs(k - 1) < 1e-12 else k
     e = float(squares[0] - k * points[0])

@@ -15,6 +15,7 @@ from ..plan.shapes import Shape
 from .algebra import difference, reshaped, scaled
 from .functions import Function, divisor
 from .records import Add, Layers, Value
+from .rewrites import record_at, source_of
 
 
 class Mean(NamedTuple):
@@ -46,8 +47,18 @@ def squares(add: Add, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value
 def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | None:
     """x times a function of a mean of squares, as a norm; None where it is none.
 
-    The mean is of x itself (RMSNorm), or of what is left of a value without its mean, as x is then (LayerNorm).
+    The mean is of x itself (RMSNorm), or of what is left of a value without its mean, as x is then (LayerNorm). What
+    scales x may come before or after.
     """
+    y = _normalised(add, layers, x, factor)
+    scale = record_at(layers.records, x.position, L.Scale)
+    if y is not None or scale is None or scale.shift is not None:
+        return y
+    inner = _normalised(add, layers, Value(source_of(layers.records, x.position), x.shape), factor)
+    return None if inner is None else add(L.Scale, inner, scale=scale.scale)
+
+
+def _normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | None:
     mean, found = _mean(layers, factor.root, factor.narrow or factor.shape), divisor(factor)
     if mean is None or found is None:
         return None

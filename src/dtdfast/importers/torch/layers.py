@@ -118,7 +118,7 @@ HANDLERS: dict[str, Handler] = {
     **ACTIVATIONS,
     "gelu": _gelu,
     "silu": activation("silu"),
-    "sigmoid": activation("sigmoid"),
+    **each("sigmoid special_expit", activation("sigmoid")),
     "hardsigmoid": activation("hard_sigmoid"),
     "hardswish": activation("hard_swish"),
     "tanh": activation("tanh"),

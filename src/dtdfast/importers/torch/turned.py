@@ -232,6 +232,8 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     parts = tuple(size for size, there in zip(x.merged, (x.outer, x.inner), strict=True) if there)
     shape = (*full[:place], *parts, *full[place + 1 :])
     result = handler(records, Call(call.name, arguments, shape, call.users, call.target, call.dtype))
+    if hasattr(result, "new_zeros"):  # nothing, which a cat leaves out
+        return result.new_zeros(full)
     if isinstance(result, Pieces):
         return Pieces([partial(_later, x, piece, place) for piece in result])
     return x.over(result, place)
