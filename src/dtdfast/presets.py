@@ -133,8 +133,8 @@ class RuleBook:
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
-        their shift. Under zennit's convention also layers whose rule gives shares to zeros: a Pad before one stays a
-        part of its own, with which its zeros' shares are lost.
+        their shift; under zennit's convention also layers before which a Pad stays, since their rule gives shares to
+        zeros.
         """
         if self.listed is None:
             return frozenset()

@@ -164,7 +164,7 @@ class Gradient:
             start = start(output) if callable(start) else output if start is None else start
         start = _floats(torch, start, network.dtype)
         start = start[:, None] if network.numbers and start.ndim == 1 else start
-        if isinstance(last, L.Softmax) and not passes:
+        if isinstance(last, L.Softmax) and not passes and start.shape == output.shape:
             start = _before(last, output, start)
         result, seen = relevance(network, input, start, chosen, None, options)
         return network.answer(seen) if output is None else output, result.to(network.dtype)
