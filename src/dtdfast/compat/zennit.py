@@ -158,7 +158,8 @@ class Gradient:
             part = network.parts(self.model)[-1]
             passes = part is not None and hooks.of(part) is not None
         options = dict(convention="zennit", **executor_for(network, self.backend), domain=self.domain)
-        last, output = network.layers[-1], None
+        last = network.layers[-1]
+        output: Any = None
         if start is None or callable(start) or isinstance(last, L.Softmax):
             output = network.answer(network.explainer(chosen.rules, **options).predict(input))
             start = start(output) if callable(start) else output if start is None else start
