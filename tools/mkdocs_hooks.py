@@ -27,7 +27,7 @@ NOTEBOOKS = "notebooks"
 ELSEWHERE = "repository"  # where the pages from outside docs lie in the site
 PAGES = (
     "CONTRIBUTING.md", "bench/README.md", "bench/results.md", "claims/README.md", "csrc/README.md",
-    "src/dtdfast/cuda/README.md", "tests/README.md",
+    "src/dtdfast/cuda/README.md", "src/dtdfast/cuda/compile/README.md", "tests/README.md",
 )  # fmt: skip
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 SECONDS = 120  # of a notebook, at most: a hang, and not a slow machine
