@@ -129,7 +129,7 @@ def test_an_open_image_is_coloured_as_its_file_is(tmp_path: Path, mode: str) -> 
     for channels in ("rgb", "gray"):
         fed = Preparation(size=(8, 8), channels=channels)
         with Image.open(path) as image:
-            assert image.mode == mode
+            assert image.mode in (mode, mode.partition(";")[0])  # earlier Pillows say "I" of 16 bits
             np.testing.assert_array_equal(fed.resized(image), fed.picture(path))
 
 
