@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Location:
             with opened(str(regular(self.path)), external=self.external) as file:
                 yield dataset_of(file, self.dataset, external=self.external)
         elif self.path.lower().endswith(".npy"):
-            yield np.load(regular(self.path), mmap_mode="r", allow_pickle=False)
+            yield mapped(regular(self.path))
         else:
             require("zarr", "run")
             from .blosc import open_array  # which imports zarr
@@ -66,6 +67,18 @@ class Location:
         return (
             "the array" if self.held is not None else readable(self.path) + (f":{self.dataset}" if self.dataset else "")
         )
+
+
+def mapped(path: Path) -> Array:
+    """The array of a .npy file, read where it is asked for; NumPy would divide by the size of elements of no bytes."""
+    with path.open("rb") as file:
+        old = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if not dtype.itemsize or min(shape, default=0) < 0:
+        raise InputError(f"its header says {shape} elements of {dtype.itemsize} bytes")
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 class Each:
