@@ -2,6 +2,8 @@
 expected.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -241,6 +243,9 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
             ["layer 0 (Constant)"]),
     "Pass on a mean": (wired(dtd.Reduce("mean", (2, 3)), rules={0: dtd.Pass()}), dtd.RuleError, ["layer 0 (Reduce)",
     "Pass"]),
+    "rule on what nobody reads": (
+        wired(dtd.Linear(ONES((2, 4))), dtd.ReLU(inputs=-1), rules={0: dtd.ZPlus()}), dtd.RuleError,
+        ["layer 0 (Linear)", "no part", "entry 1"]),
     "rule on no entry": (explain_net(0, rules={5: dtd.ZPlus()}), dtd.RuleError, ["5"]),
     "rule on a word": (explain_net(0, rules={"conv": dtd.ZPlus()}), dtd.RuleError, ["conv", "position"]),
     "rule that is a word": (explain_net(0, rules={0: "zplus"}), dtd.RuleError, ["zplus"]),
@@ -264,6 +269,10 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "negative gamma": (lambda: dtd.Gamma(-0.25), dtd.RuleError, ["Gamma", "-0.25"]),
     "stabilizer that is a word": (lambda: dtd.Epsilon("1"), dtd.RuleError, ["Epsilon", "'1'"]),  # type: ignore[arg-type]
     "several stabilizers": (lambda: dtd.ZPlus(stabilizer=ONES(2)), dtd.RuleError, ["ZPlus", "a number"]),
+    "stabilizer that is a truth": (lambda: dtd.Epsilon(True), dtd.RuleError, ["Epsilon", "True"]),
+    "stabilizer beyond float64": (lambda: dtd.ZPlus(stabilizer=10**400), dtd.RuleError, ["ZPlus", "stabilizer"]),
+    "stabilizer of another name": (
+        lambda: dataclasses.replace(dtd.Epsilon(0.1), epsilon=0.2), dtd.RuleError, ["names of one number"]),
     "no gamma": (lambda: dtd.Gamma(None), dtd.RuleError, ["Gamma", "None"]),  # type: ignore[arg-type]
     "alpha without beta": (lambda: dtd.AlphaBeta(2.0, 2.0), dtd.RuleError, ["AlphaBeta", "2.0"]),
     "box without its ceiling": (lambda: dtd.ZBox(low=-1.0), dtd.RuleError, ["ZBox", "high"]),

@@ -13,7 +13,7 @@ import dtdfast as dtd
 from dtdfast.layers import RECORDS
 from dtdfast.presets import ATTENTION, PRESETS
 from dtdfast.rules import CONVENTIONS
-from graphs import UNIT, Graph, graphs, options, perturbed
+from graphs import UNIT, Graph, graphs, live, options, perturbed, reads
 from graphs.blocks import FLAT, SPATIAL
 from graphs.builder import Builder
 from rule_space import drawn, rule_classes
@@ -92,11 +92,6 @@ def test_predictions_agree(graph):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * max(1, abs(expected).max()))
 
 
-def _reads(layers, position):
-    record = layers[position]
-    return record.inputs if record.inputs is not None else (position - 1,) if record.arity else ()
-
-
 @given(graphs())
 def test_predictions_are_those_of_the_single_layers(graph):
     """Folding, fusion and the reuse of memory change nothing: every record evaluated on its own, in order, gives the
@@ -104,7 +99,7 @@ def test_predictions_are_those_of_the_single_layers(graph):
     """
     values = {dtd.INPUT: graph.x if graph.x.dtype.kind == "i" else graph.x.astype(np.float64)}
     for position, record in enumerate(graph.layers):
-        operands = [values[p] for p in _reads(graph.layers, position)]
+        operands = [values[p] for p in reads(graph.layers, position)]
         if len(operands) == 1:
             values[position] = dtd.predict([dataclasses.replace(record, inputs=None)], operands[0], backend="oracle")
         elif isinstance(record, dtd.Constant):
@@ -151,15 +146,16 @@ def test_maps_compose(graph, seed):
                 return False
             if p not in seen:
                 seen.add(p)
-                stack.extend(_reads(graph.layers, p))
+                stack.extend(reads(graph.layers, p))
         return isinstance(graph.layers[position], (dtd.ReLU, dtd.LRN, *pools))
 
-    places = [p for p in _live(graph.layers) if cuts(p)]
+    places = [p for p in live(graph.layers) if cuts(p)]
     assume(places)
     place = int(np.random.default_rng(seed).choice(places))
     inner = graph.explain("oracle", stop=place)
     rules = graph.options["rules"]
-    below = {p: r for p, r in rules.items() if p <= place} if isinstance(rules, dict) else rules
+    needed = live(graph.layers[: place + 1])
+    below = {p: r for p, r in rules.items() if p in needed} if isinstance(rules, dict) else rules
     clips = isinstance(rules, str) and PRESETS[rules].clip_start
     assume(not clips or inner.min() >= 0)  # a start that is not clipped on its way
     composed = dtd.explain(
@@ -255,22 +251,11 @@ def _nan(shape):
     return array
 
 
-def _live(layers):
-    """The entries that the last one needs."""
-    needed, stack = set(), [_last(layers)]
-    while stack:
-        position = stack.pop()
-        if position != dtd.INPUT and position not in needed:
-            needed.add(position)
-            stack.extend(_reads(layers, position))
-    return sorted(needed)
-
-
 def _rewire(to):
     """Let a live entry read position to(entry, length)."""
 
     def mutate(layers, shapes, rng):
-        position = int(rng.choice(_live(layers)))
+        position = int(rng.choice(live(layers)))
         arity = len(layers[position].inputs or (0,))
         layers[position] = dataclasses.replace(layers[position], inputs=(to(position, len(layers)),) * arity)
 
@@ -289,7 +274,7 @@ def _append(make):
 def _widen_a_weight(layers, shapes, rng):
     """A live weight that expects one input channel more."""
     axis = {dtd.Linear: 1, dtd.Conv: 1, dtd.ConvTranspose: 0, dtd.BatchNorm: 0, dtd.Scale: 0}
-    choices = [p for p in _live(layers) if type(layers[p]) in axis and getattr(layers[p], "groups", 1) == 1]
+    choices = [p for p in live(layers) if type(layers[p]) in axis and getattr(layers[p], "groups", 1) == 1]
     assume(choices)
     position = int(rng.choice(choices))
     record = layers[position]

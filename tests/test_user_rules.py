@@ -110,6 +110,11 @@ def term(x="x", w="w"):
         ((), "at least one Share"),
         ((dtd.Share(()),), "at least one Term"),
         ((term(),), "at least one Share"),
+        (dtd.Share((term(),)), "at least one Share"),
+        ((dtd.Share((("x", "w"),)),), "at least one Term"),
+        ((dtd.Share((term(),), np.nan),), "coefficient is nan, expected a number"),
+        ((dtd.Share((term(),), "2"),), "coefficient is '2', expected a number"),
+        ((dtd.Share((term(),), bias="w"),), "bias is 'w', which the rule's class says, in `biases`"),
         ((dtd.Share((term("x²"),)),), "has x='x²', expected one of x, x+"),
         ((dtd.Share((term(X_ABS),)),), "has x='.x.', expected one of x, x+"),
         ((dtd.Share((term(w="w³"),)),), "has w='w³', expected one of w, w+"),
@@ -127,6 +132,59 @@ def test_what_no_executor_could_follow_is_refused(shares, message, backend):
 
     with pytest.raises(dtd.RuleError, match=f"Wrong.*{message}"):
         dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=Wrong(), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("gamma", -0.5), ("gamma", "0.5"), ("gamma", np.nan), ("stabilizer", -1.0), ("bias", "b")]
+)
+def test_a_field_that_no_constructor_checked_is_refused(field, value):
+    @dataclass(frozen=True)
+    class Mine(dtd.Rule):
+        gamma: float = 0.25
+
+        def __post_init__(self):
+            pass
+
+        def shares(self, convention):
+            return (dtd.Share((term(w="w+g.w+"),)),)
+
+    changed = dtd.Gamma()
+    object.__setattr__(changed, field, value)
+    for rule in (Mine(**{field: value}), changed):
+        with pytest.raises(dtd.RuleError, match=f"(Mine|Gamma): {field}.*{value}"):
+            dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=rule)
+
+
+def test_rules_that_compare_equal_but_share_differently_are_no_one_neuron(rng):
+    """An Add takes a linear operand's rule where it is its own."""
+    layers = [dtd.Linear(normal(rng, 3, 4), inputs=-1) for _ in range(2)] + [dtd.Add(inputs=(0, 1))]
+    x = normal(rng, 1, 4)
+
+    def both(a, b):
+        return dtd.explain(layers, x, 0, rules={0: Strange(a), 1: Strange(b)}, backend="oracle")
+
+    assert Strange(1.0) == Strange(2.0)
+    start, ones = dtd.predict(layers, x, backend="oracle")[:, 0], both(1.0, 1.0)
+    np.testing.assert_allclose(ones.sum(), start.sum())
+    assert abs(both(1.0, 2.0) - ones).max() > 0.1 * abs(ones).max()
+
+
+def test_one_that_refines_a_rule_of_dtdfast_is_followed_everywhere(rng):
+    class Mine(dtd.ZPlusBySign):
+        def shares(self, convention):
+            return (dtd.Share((term("1", "1"),)),)
+
+    layers = [dtd.Linear(normal(rng, 3, 4)), dtd.ReLU()]
+    x, start = normal(rng, 2, 4), normal(rng, 2, 3)
+    np.testing.assert_array_equal(
+        dtd.explain(layers, x, start, rules=Mine()), dtd.explain(layers, x, start, rules=dtd.Flat())
+    )
+
+
+def test_a_name_of_dtdfast_brings_no_bias_that_the_rule_lacks(rng):
+    plus = type("ZPlus", (user_rules.Excitatory,), {})
+    layers, x = [dtd.Linear(normal(rng, 3, 4), normal(rng, 3))], normal(rng, 2, 4)
+    dtd.explain(layers, x, 0, rules=plus(), convention="zennit")
 
 
 @pytest.mark.parametrize("weight_map", WEIGHT_MAPS)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .. import layers as L
 from ..errors import RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import Pass, Rule, Slope, ZBox
+from ..rules import Pass, Rule, Slope, ZBox, own_row
 from .entries import Entry
 from .fold import Folding
 from .parts import Sum
@@ -96,4 +96,4 @@ def same(a: Rule, b: Rule) -> bool:
     """Whether neurons of these rules can be one."""
     if isinstance(a, ZBox) or isinstance(b, ZBox):
         return a is b or (isinstance(a, ZBox) and isinstance(b, ZBox) and a.low is None and b.low is None)
-    return type(a) is type(b) and a == b
+    return type(a) is type(b) and a == b and own_row(a) == own_row(b)

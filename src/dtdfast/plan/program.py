@@ -210,6 +210,12 @@ def prepare(
     stop = stop if kind != PREDICT else None
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
+    if kind == EXPLAIN and start is None and (unread := (book.listed or {}).keys() - entries.keys()):
+        position = min(unread)
+        raise RuleError(
+            f"rules: {at(position, layers[position])} plays no part in what is explained (entry {last}), so a rule of "
+            "it changes nothing; leave it out"
+        )
     narrow = None
     if not whole and (token is not None or not {type(entry.record) for entry in entries.values()}.isdisjoint(PICKS)):
         rows = token is None or (book.holds and kind == EXPLAIN)

@@ -74,7 +74,7 @@ def rule_of(builder: Builder, unit: Neuron, domain: Domain) -> Rule:
         rule = first if isinstance(first, Rule) else domain.rule
         if isinstance(rule, ZPlus) and builder.book.by_sign:
             rule = BY_SIGN
-    if isinstance(rule, ZPlusBySign) and unit.out.nonnegative:
+    if type(rule) is ZPlusBySign and unit.out.nonnegative:
         rule = one_sided(rule.stabilizer)
     return rule
 

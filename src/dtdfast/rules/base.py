@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 from ..errors import RuleError
 from ..vocabulary import (
     INPUT_MAPS,
     WEIGHT_MAPS,
 )
-from .rows import BY_SIGN, OF_RULES, SELECTS, Row, Share
+from .rows import BY_SIGN, OF_RULES, SELECTS, Row, Share, Term
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,16 @@ class Rule:
 
     def _number(self, key: str) -> None:
         """RuleError where a field is no finite number of at least 0; becomes one of Python's."""
-        value = getattr(self, key)
+        object.__setattr__(self, key, self._positive(key, getattr(self, key)))
+
+    def _positive(self, key: str, value: Any) -> float:
         try:
-            number = value if isinstance(value, (int, float)) else float(value)
-        except (TypeError, ValueError, RuntimeError):
-            number = -1
-        if isinstance(value, str) or not 0 <= number < float("inf"):
+            number = float("nan") if isinstance(value, (str, bool)) else float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            number = float("nan")
+        if not 0 <= number < float("inf"):
             raise RuleError(f"{self.name}: {key} is {value!r:.60}, expected a number of at least 0")
-        object.__setattr__(self, key, number)
+        return number
 
     @property
     def name(self) -> str:
@@ -139,9 +142,11 @@ class Rule:
         Raises
         ------
         RuleError
-            `shares` or `biases` hold something that an executor could not follow; the message names it.
+            `shares`, `biases` or a field hold something that an executor could not follow; the message names it.
         """
-        bias = self.bias or convention.biases.get(self.name) or next(iter(self.biases))
+        Rule.__post_init__(self)  # fields may have been set behind it, and a subclass may have another
+        bias = self.bias or convention.biases.get(self.name)
+        bias = bias if bias in self.biases else next(iter(self.biases))
         given = self._checked(self.shares(convention), self.biases[bias])
         shares = tuple(
             Share(s.terms, s.coefficient, s.select, b) for s, b in zip(given, self.biases[bias], strict=False)
@@ -149,7 +154,8 @@ class Rule:
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = self._by_default(convention)
-        return Row(str(self), shares, stabilizer, getattr(self, "gamma", 0.0), getattr(self, "fallback", False))
+        gamma = self._positive("gamma", getattr(self, "gamma", 0.0))
+        return Row(str(self), shares, stabilizer, gamma, getattr(self, "fallback", False))
 
     def _by_default(self, convention: Convention) -> float:
         """The stabilizer where none is given."""
@@ -157,7 +163,11 @@ class Rule:
 
     def _checked(self, shares: tuple[Share, ...], biases: tuple[str | None, ...]) -> tuple[Share, ...]:
         """What `shares` and `biases` of a rule give, refused where an executor could not follow it."""
-        if not shares or not all(isinstance(share, Share) and share.terms for share in shares):
+        if (
+            not isinstance(shares, (tuple, list))
+            or not shares
+            or not all(isinstance(s, Share) and s.terms and all(isinstance(t, Term) for t in s.terms) for s in shares)
+        ):
             raise RuleError(
                 f"{self.name}.shares: expected at least one Share, each with at least one Term, got {shares!r}"
             )
@@ -167,6 +177,10 @@ class Rule:
                 f"expected one for each of {len(shares)} shares"
             )
         for share in shares:
+            if share.bias is not None:
+                raise RuleError(f"{self.name}.shares: bias is {share.bias!r}, which the rule's class says, in `biases`")
+            if not isinstance(share.coefficient, Real) or not abs(share.coefficient) < float("inf"):
+                raise RuleError(f"{self.name}.shares: coefficient is {share.coefficient!r:.60}, expected a number")
             if share.select not in SELECTS and shares != BY_SIGN:
                 raise RuleError(f"{self.name}.shares: select is {share.select!r}, expected one of {', '.join(SELECTS)}")
             for term in share.terms:

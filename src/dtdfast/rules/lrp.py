@@ -72,7 +72,7 @@ class Epsilon(Zero):
     Raises
     ------
     RuleError
-        Both epsilon and stabilizer are given.
+        epsilon and stabilizer are given and differ.
 
     References
     ----------
@@ -84,8 +84,8 @@ class Epsilon(Zero):
 
     def __post_init__(self) -> None:
         if self.epsilon is not None:
-            if self.stabilizer is not None:
-                raise RuleError("Epsilon: epsilon and stabilizer are the same number; give one")
+            if self.stabilizer not in (None, self.epsilon):
+                raise RuleError("Epsilon: epsilon and stabilizer are names of one number; give one, or both the same")
             object.__setattr__(self, "stabilizer", self.epsilon)
         super().__post_init__()
         object.__setattr__(self, "epsilon", None if self.epsilon is None else self.stabilizer)

@@ -76,6 +76,20 @@ def perturbed(graph, rng):
     return Graph(layers, graph.shapes, x, graph.start, graph.options)
 
 
+def reads(layers, position):
+    record = layers[position]
+    return record.inputs if record.inputs is not None else (position - 1,) if record.arity else ()
+
+
+def live(layers):
+    """The entries that the last one needs."""
+    needed = {len(layers) - 1}
+    for position in reversed(range(len(layers))):
+        if position in needed:
+            needed.update(reads(layers, position))
+    return sorted(needed - {dtd.INPUT})
+
+
 def _input(draw, rng):
     """Input array, a Builder on it, and the domain."""
     n = draw(st.integers(1, 3))
@@ -134,8 +148,8 @@ def options(rng, b, domain):
     else:
         rules = {
             p: rule
-            for p, record in enumerate(b.layers)
-            if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record, attention)) is not None
+            for p in live(b.layers)
+            if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, b.layers[p], attention)) is not None
         }
     return {"rules": rules, "domain": domain, "convention": convention, "attention": attention}
 
