@@ -238,7 +238,7 @@ def test_the_first_largest_takes_all() -> None:
     x = np.array([[[1.0, 2.0], [2.0, 2.0]]])
     for backend in ("oracle", "cpu"):
         np.testing.assert_array_equal(
-            dtd.explain([dtd.Reduce("max", (1, 2), True)], x, (0, 0), backend=backend), [[[0, 2], [0, 0]]]
+            dtd.explain([dtd.Reduce("max", (1, 2), True)], x, (np.uint64(0), 0), backend=backend), [[[0, 2], [0, 0]]]
         )
 
 

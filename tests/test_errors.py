@@ -3,6 +3,7 @@ expected.
 """
 
 import dataclasses
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -255,6 +256,10 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "conventions in a list": (explain_net(0, convention=["dtd"]), dtd.RuleError, ["convention ['dtd']", "zennit"]),
     "attention of every layer": (explain_net(0, attention=ONES(2)), dtd.RuleError, ["attention", "'held'"]),
     "precision of every layer": (explain_net(0, precision=ONES(2)), dtd.BackendError, ["precision", "float32"]),
+    "rules of a gradient": (
+        lambda: dtd.baselines.gradient(net(), image(), 0, rules="lrp-0"), dtd.InputError, ["rules=", "gradient"]),
+    "precision of predictions": (
+        lambda: dtd.predict(net(), image(), precision="float64"), dtd.InputError, ["precision= is an option of"]),
     "kind that is not one": (
         lambda: dtd.Explainer(net(), kind="gradients"), dtd.RuleError, ["kind is 'gradients'", "'gradient'"]),
     "kind of predictions": (lambda: dtd.Explainer(net(), kind="predict"), dtd.RuleError, ["'predict'", "'explain'"]),
@@ -286,6 +291,11 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "domain that excludes 0": (explain_net(0, domain=(0.5, 1.0)), dtd.DomainError, ["low <= 0 <= high", "0.5"]),
     "domain of wrong shape": (explain_net(0, domain=(-ONES(3), ONES(3))), dtd.DomainError, ["(3,)", "(2,)",
     "(2, 4, 4)"]),
+    "domain of times": (
+        explain_net(0, domain=(np.timedelta64(-3), np.timedelta64(3))), dtd.DomainError, ["timedelta64", "numbers"]),
+    "domain of nothing": (explain_net(0, domain=(np.array([None, None]), 1.0)), dtd.DomainError, ["low <= 0 <= high"]),
+    "domain of decimals": (explain_net(0, domain=(Decimal(0), Decimal("0.5"))), dtd.DomainError, ["leaves the box"]),
+    "domain beyond float64": (explain_net(0, domain=(0, 10**400)), dtd.DomainError, ["domain", "too large"]),
     "infinite domain": (explain_net(0, domain=(-np.inf, 1.0)), dtd.DomainError, ["finite"]),
     "domain beyond float32": (explain_net(0, domain=(-1e39, 1e39)), dtd.DomainError, ["float32"]),
     "box of masked numbers": (
@@ -336,6 +346,8 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "a one-hot target": (explain_net(np.eye(3, dtype=int)[:2]), dtd.TargetError, ["one-hot", "argmax"]),
     "the second of two classes that are one output": (
         lambda: explain([dtd.Linear(ONES((1, 3)))], ONES((2, 3)), 1), dtd.TargetError, ["target is 1", "one output"]),
+    "target of unsigned numbers": (
+        wired(dtd.ReLU(), target=(np.uint64(2**64 - 1), 0, 1)), dtd.TargetError, ["target 18446744073709551615 is"]),
     "targets of three axes": (explain_net(np.zeros((2, 1, 1), int)), dtd.TargetError, ["(2, 1, 1)"]),
     "start of other outputs": (explain_net(ONES((2, 4))), dtd.TargetError, ["(2, 4)", "3"]),
     "start with NaN": (explain_net(spoilt((2, 3), np.nan)), dtd.TargetError, ["NaN"]),

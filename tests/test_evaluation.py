@@ -276,6 +276,7 @@ def test_compare_refuses(rng: np.random.Generator) -> None:
         ({"x": np.ma.array(x, mask=x > 0)}, "x is a masked array"),
         ({"target": 1.5}, "target is 1.5, expected one class"),
         ({"target": [[0, 1]] * 5}, "target is"),
+        ({"target": np.uint64(2**64 - 1)}, "target is .*18446744073709551615"),
         ({"target": dtd.Contrast(0, 1)}, "target is a Contrast"),
         ({"steps": 1.5}, "steps is 1.5"),
         ({"rules": "dtd"}, "rules= is no option of a comparison"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .arrays.checks import as_array, host_array
 from .arrays.foreign import take
 from .calls import predict
-from .errors import ShapeError
+from .errors import InputError, ShapeError
 from .explainer import Explainer
 from .layers import INPUT, Embedding, Given, Layer
 from .options import PREDICTING, split
@@ -45,8 +45,13 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     ------
     LayerError
         The network holds an LRN, which has no gradient here.
+    InputError
+        An option is given that says how relevance is shared, such as rules.
     """
     known, given = split(options)
+    for key in ("rules", "convention", "attention", "kind"):
+        if key in known:
+            raise InputError(f"{key}= is an option of explain alone: a gradient has no rules; leave it out")
     return Explainer(layers, kind=GRADIENT, **known).explain(x, target, **given)
 
 

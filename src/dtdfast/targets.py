@@ -74,7 +74,7 @@ class Targets:
                 raise TargetError(
                     f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers"
                 )
-            return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
+            return cls(_checked(np.broadcast_to(np.array(target, object), (n, 1, len(out))), out), None, False, 1)
         array = as_array(target, "target", TargetError)
         require(8 * max(array.size, n * array.shape[1] if array.ndim == 2 else 0), f"target of shape {array.shape}")
         if array.dtype.kind in "iu":
@@ -115,7 +115,7 @@ class Targets:
             tokens = np.full(n, token + out[0] if token < 0 else token, np.int64)
         if number is None:
             return cls(None, None, False, 1, tokens)
-        return cls(_checked(np.stack([tokens, np.full(n, number)], axis=-1)[:, None], out), None, False, 1)
+        return cls(_checked(np.stack([tokens, np.full(n, number, object)], axis=-1)[:, None], out), None, False, 1)
 
     @classmethod
     def _integers(cls, array: NDArray[Any], n: int, out: Shape) -> Targets:
@@ -300,7 +300,7 @@ def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:
             raise _outside(bad, axis, size)
     if len(out) == 1:
         return index[..., 0].astype(np.int64)
-    numbers: NDArray[np.int64] = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), out).astype(np.int64)
+    numbers: NDArray[np.int64] = np.ravel_multi_index(tuple(np.moveaxis(index.astype(np.int64), -1, 0)), out)
     return numbers
 
 

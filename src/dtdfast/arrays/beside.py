@@ -30,6 +30,8 @@ MASK = "attention_mask"
 
 def meant(keyword: str) -> str:
     """What a message on an unknown keyword says of the option that it is nearly called."""
+    if keyword in OPTIONS:
+        return f"; {keyword}= is an option of explain and Explainer"
     return "".join(f"; did you mean {option}=?" for option in get_close_matches(keyword, sorted(OPTIONS), 1))
 
 

@@ -41,7 +41,8 @@ def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any
 def chosen(target: Any, n: int, name: str = "target") -> NDArray[np.intp]:
     """One class for each of n samples, of one class or of n of them."""
     array = host_array(target, name, TargetError)
-    if array.dtype.kind not in "iu" or array.shape not in ((), (1,), (n,)):
+    fits = array.dtype.kind in "iu" and array.shape in ((), (1,), (n,))
+    if not fits or array.max() > np.iinfo(np.intp).max:
         raise TargetError(f"{name} is {target!r:.60}, expected one class, or one for each of {n} samples")
     return np.broadcast_to(array.astype(np.intp), (n,))
 

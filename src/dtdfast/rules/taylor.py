@@ -29,17 +29,21 @@ from .rows import BY_SIGN, Share, Term
 
 def own_bound(bound: Any, what: str) -> Any:
     """A bound of a box that nobody else writes to: plans are made from it later."""
+    if bound is None:
+        return None
     host = take(bound, what, DomainError)[0]
     if masked(host):
         raise DomainError(f"{what} holds a masked array; say what stands for its masked values: low.filled(value)")
     try:
         array = np.array(host)
-    except (TypeError, ValueError, RuntimeError) as error:
+        if array.dtype.kind == "O":  # fractions and the like
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DomainError(f"{what} cannot be read as arrays: {error}") from None
-    if array.dtype.kind in "US":
-        raise DomainError(f"{what} holds the text {host!r:.60}, expected numbers")
+    if array.dtype.kind not in "fiub":
+        raise DomainError(f"{what} holds {host!r:.60}, expected numbers")
     array.flags.writeable = False
-    return array if array.ndim else array[()] if isinstance(host, np.ndarray) else host
+    return array if array.ndim else array.item()
 
 
 class ZPlus(Rule):
