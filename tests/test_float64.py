@@ -1,10 +1,16 @@
 """float64 on the CPU: asked for, or taken by need where a convention's sums may cancel."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import dtdfast as dtd
 from dtdfast.backends import KNOWN, Backend
+from dtdfast.plan.domain import Domain
+from dtdfast.plan.program import EXPLAIN, prepare
+from dtdfast.presets import RuleBook
+from dtdfast.rules import CONVENTIONS
 from support import classifier, normal
 
 NEEDED = {  # rules, domain, biases made of random ones, what the plan says of the last sum that may cancel
@@ -247,6 +253,24 @@ def test_squares_of_weights_beyond_float32(size, alone, rng):
     assert "arithmetic" not in str(dtd.Explainer(layers, backend="cpu", rules=dtd.ZPlus()).plan_for(x.shape))
     off = [dtd.Linear(layers[0].weight, -layers[0].bias), *layers[1:]]  # no relevance, or in the ends of the numbers
     assert ("squares" in str(dtd.Explainer(off, backend="cpu").plan_for(x.shape))) == (size > 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (1e21, pytest.raises(dtd.RuleError, match=r"layer 0.*squares of its weights are above.*backend='cpu'")),
+        (1e-17, pytest.warns(match=r"layer 0.*squares of its weights are below.*backend='cpu'.*lost")),
+        (1.0, contextlib.nullcontext()),
+    ],
+)
+def test_squares_of_weights_beyond_what_has_no_float64(size, told, rng):
+    """On a GPU, and in bfloat16."""
+    weight = normal(rng, 3, 4)
+    weight[0] *= size
+    layers = [dtd.Linear(weight, np.ones(3)), dtd.ReLU(), dtd.Linear(normal(rng, 2, 3))]
+    book = RuleBook("dtd", CONVENTIONS["dtd"])
+    with told:
+        prepare(layers, (4,), False, EXPLAIN, None, None, book, Domain("real"), "bfloat16")
 
 
 def test_which_backend_has_float64(monkeypatch, rng):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from .resolve import resolve
 from .shapes import Shape
 from .tensors import Tensor
 from .units import Affine, Copy, Elementwise, Move, Neuron, Reshaping, Supplied, Unit, Winner
-from .units.neuron import SIGNED_BIAS
+from .units.neuron import ABOVE, SIGNED_BIAS
 from .wiring import Reads, sources, wire
 
 PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
@@ -253,7 +254,6 @@ def _exact_preparation(program: Program) -> None:
 
 
 NARROW = "an affine makes the input's box narrow for the size of its bounds"
-SQUARES = "squares of its weights are beyond float32's numbers"
 
 
 def _beyond(program: Program) -> dict[int, tuple[int, str]]:
@@ -264,8 +264,8 @@ def _beyond(program: Program) -> dict[int, tuple[int, str]]:
             continue
         if any(part.box is not None and narrow(part.box).any() for part in unit.parts):
             found[number] = unit.parts[-1].position, NARROW
-        elif unit.squares:
-            found[number] = unit.parts[-1].position, SQUARES
+        elif why := unit.squares:
+            found[number] = unit.parts[-1].position, why
     return found
 
 
@@ -277,12 +277,17 @@ def _choose_beyond(program: Program) -> None:
 
 
 def _refuse_beyond(program: Program, layers: list[L.Layer], precision: str) -> None:
-    """Of squares the ledger names what is lost: a zero denominator."""
-    if found := [position for position, why in _beyond(program).values() if why == NARROW]:
-        raise DomainError(
-            f"{at(found[-1], layers[found[-1]])}: {NARROW}, so that {precision} is not enough: backend='cpu' with "
+    """An error; where squares vanish, a warning: a filter that has died is no part of the network to speak of."""
+    for position, why in _beyond(program).values():
+        told = (
+            f"{at(position, layers[position])}: {why}, so that {precision} is not enough: backend='cpu' with "
             "precision='float32' takes float64 there"
         )
+        if why == NARROW:
+            raise DomainError(told)
+        if why == ABOVE:
+            raise RuleError(told)
+        warnings.warn(f"{told}; here relevance is lost, which a ledger calls a zero denominator", stacklevel=2)
 
 
 def _up_to(program: Program, number: int) -> None:

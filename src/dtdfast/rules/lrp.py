@@ -40,7 +40,7 @@ class Zero(Rule):
     Notes
     -----
     A linear neuron of value exactly 0 has no relevance to hand on. There CPU and GPU, which carry R/x, hand on what
-    sums to 0, as gradient × input does; the oracle hands on nothing.
+    gradient × input does, which sums to 0 but for the bias; the oracle hands on nothing.
 
     References
     ----------

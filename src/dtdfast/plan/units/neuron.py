@@ -19,6 +19,8 @@ from .base import Balance, Unit
 
 SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel its terms"
 
+ABOVE, BELOW = (f"squares of its weights are {side} float32's numbers" for side in ("above", "below"))
+
 SQUARED = 2.0**-50, 2.0**50
 """What lies between is far enough from the ends of float32's numbers to be squared and added up."""
 
@@ -110,17 +112,19 @@ class Neuron(Sum, Unit):
         )
 
     @property
-    def squares(self) -> bool:
-        """Whether its rule divides by sums of w² that float32 does not hold, by each output's largest weight: of small
-        ones where a bias keeps the output on, since else there is no relevance to share.
+    def squares(self) -> str:
+        """How its rule divides by sums of w² that float32 does not hold, by each output's largest weight: of small
+        ones where a bias keeps the output on, since else there is no relevance to share. "" if it does not.
         """
         if self.row is None or not any(term.w == W_SQUARE for share in self.row.shares for term in share.terms):
-            return False
+            return ""
         rows = [np.ones((1, 1)) if p.weight is None else p.weight.reshape(len(p.weight), -1) for p in self.parts]
         largest = np.max(np.broadcast_arrays(*(np.maximum(w.max(axis=1), -w.min(axis=1)) for w in rows)), axis=0)
         act, bias, (low, high) = self.activation, np.zeros(1) if self.bias is None else self.bias, SQUARED
         on = bias > 0 if act is not None and act.function.rectifies(act) else bias != 0
-        return bool(((largest > high) | ((largest < low) & (largest > 0) & on)).any())
+        if (largest > high).any():
+            return ABOVE
+        return BELOW if ((largest < low) & (largest > 0) & on).any() else ""
 
     def cancellation(self) -> str:
         """Why a denominator of its rule may cancel; "" where something known here keeps it away from 0.
