@@ -112,6 +112,10 @@ REFUSED = {
         wired(dtd.ReLU(), dtd.Softmax(1, inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((1, 3)))), dtd.LayerError,
         ["layer 1 (Softmax)", "computed from the network's input"],
     ),
+    "a mask of other numbers, compared": (
+        wired(dtd.Given("mask", (3,), mask=True), dtd.Mul(inputs=(dtd.INPUT, 0)), mask=np.full((2, 3), 2)),
+        dtd.InputError, ["mask holds 2", "layer 0 (Given 'mask')", "expected 1"],
+    ),
     "a mask of another size": (
         wired(dtd.Given("mask", (2,)), dtd.Softmax(1, inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((1, 3))),
               mask=np.ones((2, 2))),

@@ -61,7 +61,7 @@ EVERY_KIND = [
     records.Reshape((2, -1)),
     records.Flatten(),
     records.Linear(np.array([[np.float32(1e-45), -0.0]], np.float32), array(1)),
-    records.Given("attention_mask", (5,)),
+    records.Given("attention_mask", (5,), mask=True),
     records.Given("position_ids", (5, 2), integer=True),
     records.Constant(array(2, 3)),
     records.Reduce("max", (1, -1), keepdims=True),

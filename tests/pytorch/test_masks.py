@@ -144,6 +144,20 @@ def test_masks_of_other_numbers(value):
         dtd.explain(layers, IDS, 0, **given)
 
 
+def test_a_mask_that_only_comparisons_read():
+    """x was multiplied with its numbers."""
+
+    class Blank(torch.nn.Module):
+        def forward(self, x, mask):
+            return torch.where(mask > 0, x, 0.0).sum(1, keepdim=True)
+
+    x, mask = torch.rand(2, 3), torch.ones(2, 3, dtype=torch.int64)
+    layers = dtd.from_torch(Blank().eval(), x, mask=mask)
+    for value in (2, -1, 0.5):
+        with pytest.raises(dtd.InputError, match=r"mask holds .* takes it as a mask: expected 1"):
+            dtd.predict(layers, x, mask=mask * value)
+
+
 REFUSED = {
     "missing": ({"attention_mask": None}, dtd.InputError, "cannot take an example"),
     "unknown": ({"mask": MASK}, dtd.InputError, "unexpected keyword argument 'mask'"),

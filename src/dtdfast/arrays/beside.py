@@ -113,12 +113,13 @@ class Givens:
             converted: Array = np.ascontiguousarray(array, dtype)
         if not finite(converted):
             raise InputError(f"{name} holds values beyond the range of {np.dtype(dtype)}")
-        if name in self._masks and bool(((converted != 0) & (converted != 1)).any()):
-            odd = converted[(converted != 0) & (converted != 1)][0]
-            raise InputError(
-                f"{name} holds {odd:g}; {self._masks[name]} takes it as a mask: expected 1 for what is kept, and 0 for "
-                "padding"
-            )
+        if record.mask or name in self._masks:
+            odd = converted[(converted != 0) & (converted != 1)]
+            if odd.size:
+                raise InputError(
+                    f"{name} holds {odd[0]:g}; {self._masks.get(name, where)} takes it as a mask: expected 1 for what "
+                    "is kept, and 0 for padding"
+                )
         return converted
 
     def _integers(self, name: str, array: Array) -> Array:

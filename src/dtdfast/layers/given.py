@@ -26,6 +26,8 @@ class Given(Layer):
         The shape of one sample's values: without the batch axis, with at least one axis.
     integer : bool, default False
         Whether the values are integers for an Embedding. Else they are numbers; booleans count as 0 and 1.
+    mask : bool, default False
+        Whether the values are 0 and 1, as those of a padding mask. Others are refused.
     inputs : optional
         As in `Layer`.
 
@@ -38,6 +40,7 @@ class Given(Layer):
     name: str = field()
     shape: Sequence[int]
     integer: bool = False
+    mask: bool = False
     arity: ClassVar[int | None] = 0
 
     def _check(self) -> None:
@@ -47,3 +50,4 @@ class Given(Layer):
         if min(self.shape) < 1:
             raise LayerError(f"Given: shape is {self.shape!r}, expected positive sizes without the batch axis")
         self._bool("integer")
+        self._bool("mask")

@@ -129,7 +129,7 @@ class Walk:
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
         for one in beside:
             try:
-                value = self._layers.add(Given, (), one.name, shape=one.shape, integer=one.words)
+                value = self._layers.add(Given, (), one.name, shape=one.shape, integer=one.words, mask=one.mask)
             except Refused as reason:
                 raise ModelError(f"its input {one.name!r:.80} cannot be read: {reason}") from None
             self._known[one.name] = replace(value, integer=one.words, truth=one.mask)

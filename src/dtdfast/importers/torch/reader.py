@@ -151,10 +151,11 @@ class Reader:
         whole = not tensor.is_floating_point()
         if whole and not words and bool(((tensor != 0) & (tensor != 1)).any()):
             raise ModelError(f"{name} holds other integers than 0 and 1, and no embedding reads it")
-        value = self.put(Given, (), name, shape=tuple(tensor.shape[1:]), integer=whole and words)
-        if whole and not words:
+        mask = whole and not words
+        value = self.put(Given, (), name, shape=tuple(tensor.shape[1:]), integer=whole and words, mask=mask)
+        if mask:
             self.layers.masks.add(value.position)
-        return replace(value, integer=whole and words, truth=whole and not words)
+        return replace(value, integer=whole and words, truth=mask)
 
     def feeds(self) -> Iterator[Any]:
         """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
