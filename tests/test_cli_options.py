@@ -73,6 +73,7 @@ def test_a_folder_without_what_was_drawn(here: Path, capsys: pytest.CaptureFixtu
         assert [e["file"] for e in found] == ["photos/b.png", "photos/bad.png", "photos/below/a.png"]
         assert ["error" in e for e in found] == [False, True, False]
         assert list(open_source("photos").names or ()) == ["b.png", "bad.png", "below/a.png"]  # of runs and reports
+        assert [Path(n).name for n in open_source("photos/**/*.png").names or ()] == ["b.png", "bad.png", "a.png"]
     assert run("net.onnx", "photos/maps") == 2
     assert "photos/maps: no images there but those that dtdfast has drawn" in capsys.readouterr().err
     Path("empty").mkdir()

@@ -207,7 +207,8 @@ def test_folders_globs_and_lists_of_images(photos: Path, tmp_path: Path, rng: np
     dtd.run(layers, photos, tmp_path / "folder.zarr", preparation=FED, domain=FED.domain, chunk=3)
     np.testing.assert_array_equal(stored(tmp_path / "folder.zarr", "relevance"), relevance)
     assert stored(tmp_path / "folder.zarr", "name").tolist() == names
-    for number, data in enumerate((str(photos / "0*.jpg"), sorted(photos.glob("0*.jpg")))):
+    globs = [str(photos / name) for name in ("0000[0-2].jpg", "0000[4-6].jpg")]
+    for number, data in enumerate((str(photos / "0*.jpg"), sorted(photos.glob("0*.jpg")), globs)):
         path = tmp_path / f"{number}.zarr"
         dtd.run(layers, data, path, preparation=FED, domain=FED.domain)
         np.testing.assert_array_equal(stored(path, "relevance"), relevance[:6])
@@ -221,6 +222,8 @@ def test_folders_globs_and_lists_of_images(photos: Path, tmp_path: Path, rng: np
     np.testing.assert_array_equal(stored(tmp_path / "one.zarr", "relevance"), relevance[:1])
     with pytest.raises(dtd.InputError, match="images need preparation"):
         dtd.run(layers, photos, tmp_path / "unfed.zarr")
+    with pytest.raises(dtd.InputError, match="no images there"):
+        dtd.run(layers, [str(photos / "0*.jpg"), str(photos / "none*")], tmp_path / "unfed.zarr", preparation=FED)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -263,6 +266,8 @@ def test_bad_samples_are_kept_apart(out: Path) -> None:
     with pytest.raises(dtd.InputError, match="sample 7: x holds NaN"):
         dtd.run(LAYERS, x, out.with_name("strict.zarr"), domain=BOX, chunk=5, strict=True)
     assert sorted(store.Store(out.with_name("strict.zarr")).finished()) == [0]
+    with pytest.raises(dtd.InputError, match=r"sample 7 is bad, as a run without strict has stored .* NaN"):
+        dtd.run(LAYERS, x, out, domain=BOX, chunk=16, resume=True, strict=True)
 
 
 def test_a_list_of_files_is_found_from_anywhere(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import budget
 from ..arrays.checks import host_array
 from ..concepts.channels import Channels, ChannelScores
-from ..errors import RunError, TargetError, starved
+from ..errors import InputError, RunError, TargetError, starved
 from ..explainer import Explainer
 from ..extras import require
 from ..files import named
@@ -215,6 +215,8 @@ def run(
     with _resumable(path), locked(path.with_name(path.name + ".lock"), path):
         store = _opened(path, resume, manifest, chunk is None, work, source)
         length = store.manifest()["chunk"]
+        if strict and (bad := next(Stored(path).errors(), None)) is not None:
+            raise InputError(f"sample {bad[0]} is bad, as a run without strict has stored in {path}: {bad[2]}")
         finished = store.whole(work.columns())
         left = [number for number in range(-(-len(source) // length)) if number not in finished]
         n_left = sum(min(length, len(source) - number * length) for number in left)

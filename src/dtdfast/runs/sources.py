@@ -77,8 +77,8 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     ----------
     data : array (n, ...), DataFrame, path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5`
-        when it holds one dataset), an image, a folder of images (with those in folders below, but without what dtdfast
-        has drawn), or a glob: of these two in the order of names, of a sequence in its own.
+        when it holds one dataset), an image, a folder of images (with those in folders below), or a glob: of these two
+        without what dtdfast has drawn and in the order of names, of a sequence in its own.
     external : read what an HDF5 file keeps in other files of this machine, which it names itself
 
     Raises
@@ -109,7 +109,7 @@ def open_source(data: Any, *, external: bool = False) -> Source:
                 f"{readable(path)} is {kind}, and {len(paths)} are given; several of DATA must be images: give arrays "
                 "one at a time"
             )
-    return Files(Path.cwd(), _some(paths, "the list of files"))
+    return Files(Path.cwd(), _some([name for path in paths for name in _named(path)], "the list of files"))
 
 
 def array_kind(path: str) -> str | None:
@@ -135,9 +135,12 @@ def images_at(path: str) -> list[Path]:
         raise InputError("a path of DATA is empty")
     if "\0" not in path and Path(path).is_dir():
         return [Path(path) / name for name in _below(Path(path))]
-    if glob.has_magic(path) and not os.path.lexists(path):
-        return [Path(name) for name in _some(_matching(path), path)]
-    return [Path(path)]
+    return [Path(name) for name in _named(path)]
+
+
+def _named(path: str) -> list[str]:
+    """The files of a glob, or the path itself, whatever is there."""
+    return _some(_matching(path), path) if glob.has_magic(path) and not os.path.lexists(path) else [path]
 
 
 def _at(path: str, external: bool) -> Source:
@@ -165,8 +168,9 @@ def _at(path: str, external: bool) -> Source:
 
 
 def _matching(path: str) -> list[str]:
-    """Files of a glob."""
-    return sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207 (absolute ones too)
+    """Files of a glob, without the pictures that dtdfast itself has drawn."""
+    there = [name for name in glob.glob(path, recursive=True) if Path(name).is_file()]  # noqa: PTH207 (absolute ones too)
+    return sorted(name for name in there if not _drawn(Path(name)))
 
 
 def _below(folder: Path) -> list[str]:
