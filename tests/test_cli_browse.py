@@ -90,6 +90,12 @@ def test_photographs(pictures: list[dtd.Layer], capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith("5 of 5 sample(s), 1 bad; accounts: all close; largest share absorbed")
 
 
+def test_what_was_absorbed_is_a_share_whatever_the_sign_of_the_output() -> None:
+    ledger = np.array([[2.0, 1.0], [-2.0, -1.0], [-2.0, -3.0], [0.0, 1.0]])
+    of: Any = Overview(None, np.arange(4), None, None, ledger, ["start", "end"], [])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(of.absorbed, [0.5, 0.5, -0.5, np.nan])
+
+
 def test_an_account_is_open_whatever_the_sign_of_its_residual() -> None:
     nothing = np.zeros(3)
     ledger = np.array([[1.0, 1.0, 2e-6, 1e-6], [1.0, 1.0, -2e-6, 1e-6], [1.0, 1.0, -1e-6, 1e-6]])

@@ -26,8 +26,7 @@ from dtdfast.verdicts import TABLE
 from nets.masked import GIVEN, IDS, encoder
 from support import DOCS, run_page
 
-BOX = (0.0, 1.0)
-QUICK = ("account", "class")
+BOX, QUICK = (0.0, 1.0), ("account", "class")
 LABELS = [f"digit {k}" for k in range(10)]
 HOSTILE = [
     "<script>alert(1)</script>", "\"' onerror='alert(1)", "right\u202eto\u200bleft", "]]></style><b>", "x" * 500,
@@ -397,6 +396,5 @@ def test_masks_beside_the_texts() -> None:
     assert all(np.isfinite(test["numbers"]["value"]) for test in (of_class, weights))
     assert perturbation["verdict"] == "not tested"
     assert set(page.data["data"]["beside"]) == set(GIVEN)
-    first = dtd.explain(layers, IDS, 1, rules="cp-lrp", **GIVEN)
     shown = [word["relevance"]["cp-lrp"] for word in page.data["samples"][0]["inputs"]]
-    np.testing.assert_allclose(shown, first[0], rtol=1e-6)
+    np.testing.assert_allclose(shown, dtd.explain(layers, IDS, 1, rules="cp-lrp", **GIVEN)[0], rtol=1e-6)

@@ -1,9 +1,11 @@
-"""A rule that a user makes of `Share` and `Term` runs like any other; what no executor could follow is refused."""
+"""A rule that a user makes of `Share` and `Term` runs like any other; what no executor could follow is refused, of
+dtdfast's own rules too.
+"""
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -240,3 +242,31 @@ def test_a_rule_of_a_box(backend, rng):
         dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(), domain=(-1, 1), backend=backend), expected, backend
     )
     close(dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(-1.0, 2.0), backend=backend), expected, backend)
+
+
+REFUSED = {  # what is wrong: (call, error, words that the message must hold)
+    "bias of another rule": (lambda: dtd.ZPlus(bias="square"), dtd.RuleError, ["ZPlus", "square", "positive"]),
+    "bias of a rule in a list": (lambda: dtd.ZPlus(bias=["none"]), dtd.RuleError, ["ZPlus", "positive"]),
+    "fallback that is a word": (
+        lambda: dtd.AlphaBeta(fallback="no"), dtd.RuleError, ["fallback is 'no'", "True or False"]),
+    "negative stabilizer": (lambda: dtd.Epsilon(stabilizer=-1.0), dtd.RuleError, ["Epsilon", "-1.0"]),
+    "NaN stabilizer": (lambda: dtd.Epsilon(stabilizer=np.nan), dtd.RuleError, ["Epsilon", "nan"]),
+    "negative gamma": (lambda: dtd.Gamma(-0.25), dtd.RuleError, ["Gamma", "-0.25"]),
+    "stabilizer that is a word": (lambda: dtd.Epsilon("1"), dtd.RuleError, ["Epsilon", "'1'"]),  # type: ignore[arg-type]
+    "several stabilizers": (lambda: dtd.ZPlus(stabilizer=np.ones(2)), dtd.RuleError, ["ZPlus", "a number"]),
+    "stabilizer that is a truth": (lambda: dtd.Epsilon(True), dtd.RuleError, ["Epsilon", "True"]),
+    "stabilizer beyond float64": (lambda: dtd.ZPlus(stabilizer=10**400), dtd.RuleError, ["ZPlus", "stabilizer"]),
+    "stabilizer of another name": (
+        lambda: replace(dtd.Epsilon(0.1), epsilon=0.2), dtd.RuleError, ["names of one number"]),
+    "no gamma": (lambda: dtd.Gamma(None), dtd.RuleError, ["Gamma", "None"]),  # type: ignore[arg-type]
+    "alpha without beta": (lambda: dtd.AlphaBeta(2.0, 2.0), dtd.RuleError, ["AlphaBeta", "2.0"]),
+    "box without its ceiling": (lambda: dtd.ZBox(low=-1.0), dtd.RuleError, ["ZBox", "high"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "error", "words"), REFUSED.values(), ids=REFUSED)
+def test_fields_that_are_refused(make, error, words):
+    with pytest.raises(error) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)

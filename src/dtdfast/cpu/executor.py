@@ -18,7 +18,7 @@ from ..budget import budget, require
 from ..errors import BackendError
 from ..layers import Layer
 from ..ledger.ledger import Row
-from ..ledger.rows import rows_of
+from ..ledger.rows import rows_of_units
 from ..locks import renewed
 from ..packing import WeightStore
 from ..plan.batches import Batches
@@ -192,13 +192,13 @@ class CpuSession(HostSession):
 
     def rows(self, layers: list[Layer], u: float) -> list[Row]:
         assert self.plan.book is not None
-        return rows_of(self.plan.book, self._externals["ledger"], layers, u)
+        return rows_of_units(self.plan.book, self._externals["ledger"], layers, u)
 
-    def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[tuple[float, str]]:
-        """Seconds of every step, the least of `repeats` runs, and the body that ran it."""
+    def timings(self, x: Array, start: Callable[[Array], Array]) -> list[tuple[float, str]]:
+        """Seconds of every step, the least of three runs, and the body that ran it."""
         n_forward, n_steps = len(self.plan.forward), len(self.plan.forward) + len(self.plan.relevance)
         best, bodies = [np.inf] * n_steps, [""] * n_steps
-        for _ in range(repeats):
+        for _ in range(3):
             outputs = self.forward(x)
             self.relevance(
                 start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._low)

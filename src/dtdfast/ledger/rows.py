@@ -22,7 +22,7 @@ EMPTY, BIAS, STABILIZER, BIAS_SIZE, S, TERMS = range(2, 8)
 """Columns of ACCOUNT behind these (csrc/rows/sums.c)."""
 
 
-def rows_of(book: Book, blocks: NDArray[np.float64], layers: list[Layer], u: float) -> list[Row]:
+def rows_of_units(book: Book, blocks: NDArray[np.float64], layers: list[Layer], u: float) -> list[Row]:
     """One row per unit that stands for an entry; `blocks` (n, COLUMNS, blocks) holds the sums of blocks, u is the unit
     roundoff.
     """

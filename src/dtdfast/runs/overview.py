@@ -87,10 +87,12 @@ class Overview:
 
     @property
     def absorbed(self) -> NDArray[np.float64]:
-        """Of every sample the share of the relevance that entered which did not arrive; NaN where none entered."""
+        """Of every sample the share of the relevance that entered which did not arrive, less than 0 where more arrived;
+        NaN where none entered.
+        """
         entered, arrived = self.ledger[:, 0], self.ledger[:, 1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(entered != 0, (entered - arrived) / np.abs(entered), np.nan)
+            return np.where(entered != 0, (entered - arrived) / entered, np.nan)
 
     @property
     def open(self) -> NDArray[np.int64] | None:

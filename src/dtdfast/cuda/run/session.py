@@ -13,7 +13,7 @@ from ...arrays.device import device_array
 from ...errors import InputError, NumericsError
 from ...layers import Layer
 from ...ledger.ledger import Row
-from ...ledger.rows import rows_of
+from ...ledger.rows import rows_of_units
 from ...session import Beside
 from ...targets import Entry
 from ...underflow import Rows, may_underflow
@@ -100,7 +100,7 @@ class CudaSession:
         sums = np.empty((self.plan.n, *book.buffer.shape))
         self._device.download(sums, self.prepared.at("ledger"), self._stream)
         self._device.synchronize(self._stream)
-        return rows_of(book, sums, layers, u)
+        return rows_of_units(book, sums, layers, u)
 
     # --------------------------------------------------------------------------------------------------------- pieces
 
