@@ -133,7 +133,7 @@ class RuleBook:
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
-        their shift; under zennit's convention also layers before which a Pad stays, since their rule gives shares to
+        their shift; under two of the conventions also layers before which a Pad stays, since their rule gives shares to
         zeros.
         """
         if self.listed is None:
@@ -143,7 +143,7 @@ class RuleBook:
     def _stays(self, record: Layer, rule: Rule | None) -> bool:
         if isinstance(record, (BatchNorm, Scale)):
             return isinstance(rule, (Pass, Slope, Zero))
-        if rule is None or not isinstance(record, Conv) or self.convention.name != "zennit":
+        if rule is None or not isinstance(record, Conv) or self.convention.name not in ("zennit", "innvestigate"):
             return False
         return any(INPUT_MAPS[term.x].product is None for share in rule.shares(self.convention) for term in share.terms)
 

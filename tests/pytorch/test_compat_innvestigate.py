@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import dtdfast as dtd
 from dtdfast.compat import innvestigate
 from dtdfast.compat.innvestigate import ANALYZERS, create_analyzer
+from innvestigated import KERNELS, analyzed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -63,6 +64,40 @@ def test_one_neuron(name: str) -> None:
     np.testing.assert_allclose(analyze(name, neuron()), np.multiply(ONE_NEURON[name], Y), rtol=1e-12)
 
 
+def _conv(**options: Any) -> Any:
+    return kl.Conv2D(4, 3, **options)
+
+
+CHAINS: dict[str, Any] = {
+    "strides": lambda: [_conv(padding="same", strides=2, activation="relu"), kl.MaxPooling2D(2, padding="same")],
+    "zeros first": lambda: [kl.ZeroPadding2D(((1, 0), (2, 1))), _conv(activation="relu")],
+    "zeros within": lambda: [_conv(activation="relu"), kl.ZeroPadding2D(1), _conv(activation="relu")],
+    "cropped": lambda: [kl.Cropping2D(1), _conv(activation="relu")],
+    "ReLU": lambda: [_conv(), kl.ReLU(), kl.AveragePooling2D(2, padding="same")],
+    "LeakyReLU": lambda: [_conv(), kl.LeakyReLU(), _conv(), kl.Activation("relu"), kl.GlobalAveragePooling2D()],
+    "tanh": lambda: [_conv(activation="tanh"), kl.UpSampling2D(2), _conv()],
+    "bilinear": lambda: [_conv(activation="relu"), kl.UpSampling2D(2, interpolation="bilinear"), _conv()],
+    "table": lambda: [kl.Reshape((9, 12)), kl.Flatten()],
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chains(chain: str) -> None:
+    """Zeros that a layer of their own adds take shares; what stands before the first layer; layers with no rule of
+    their own, through which relevance goes as a gradient does.
+    """
+    rng = np.random.default_rng(0)
+    model = keras.Sequential([keras.Input((6, 6, 3)), *CHAINS[chain](), kl.Flatten(), kl.Dense(3)])
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
+    x = rng.normal(size=(3, 6, 6, 3)).clip(-3, 3).astype(np.float32)
+    for name in KERNELS:
+        low = -3.0 if chain == "table" else np.array([-3.0, -4, -5])  # of the layer that reads it
+        box = dict(low=low, high=3.0) if name == "deep_taylor.bounded" else {}
+        expected = analyzed(name, model, x, **box)
+        relevance = create_analyzer(name, model, backend="oracle", **box).analyze(x)
+        np.testing.assert_allclose(relevance, expected, rtol=0, atol=1e-4 * abs(expected).max(), err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("name", "of_convolutions"),
     [("lrp.sequential_preset_a", "lrp.alpha_1_beta_0"), ("lrp.sequential_preset_b", "lrp.alpha_2_beta_1")],
@@ -94,6 +129,9 @@ def test_options() -> None:
 def test_deep_taylor_explains_no_negative_output() -> None:
     assert not analyze("deep_taylor", neuron(-W, 0.0)).any()
     assert analyze("lrp.z", neuron(-W, 0.0)).any()
+    for mode, selection in (("all", ()), ("index", (0,))):
+        analyzer = create_analyzer("deep_taylor", neuron(-W, 0.0), neuron_selection_mode=mode, backend="oracle")
+        assert not analyzer.analyze(X[None], *selection).any()
 
 
 def two_classes() -> keras.Model:

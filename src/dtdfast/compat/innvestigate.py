@@ -4,15 +4,16 @@ model).analyze(x)`.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import layers as L
 from ..arrays.foreign import take
-from ..errors import InputError, ModelError, RuleError, TargetError
+from ..errors import DomainError, InputError, ModelError, RuleError, TargetError
 from ..explainer import Explainer
 from ..extras import require
 from ..importers.keras.importer import from_keras
@@ -20,12 +21,28 @@ from ..locks import renewed
 from ..plan.fold import LINEAR
 from ..plan.units import shares
 from ..plan.wiring import sources
-from ..rules import AlphaBeta, Epsilon, Flat, Rule, WSquare, ZBox, Zero, ZPlus
+from ..rules import AlphaBeta, Convention, Epsilon, Flat, Pass, Rule, Share, Slope, Term, WSquare, ZBox, Zero, ZPlus
+from ..vocabulary import W_POS, X_ONE, W, X
 
-MOVES = (L.Permute, L.Reshape, L.Flatten, L.Pad, L.Slice, L.Dropout)  # between the input and the first layer
+MOVES = (L.Permute, L.Reshape, L.Flatten)  # between the input and the first layer
+SLOPES = ("ReLU", "LeakyReLU", "PReLU", "ELU", "Rescaling", "Normalization")  # layers with no rule: the gradient
 MODES = ("max_activation", "index", "all")
 
 Kinds = tuple[Rule, Rule]  # of dense layers, of convolutions
+
+
+class Fast(Rule):
+    """z⁺ with the sign of x: n_ij = x_i w_ij⁺."""
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (Share((Term(X, W_POS),)),)
+
+
+class Mixing(Rule):
+    """The gradient of a mixture, whose weights sum to 1: n_ij = w_ij."""
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (Share((Term(X_ONE, W),)),)
 
 
 def _epsilon(epsilon: float = 1e-7, bias: bool = True) -> Kinds:
@@ -64,14 +81,14 @@ ANALYZERS: dict[str, Callable[..., Kinds]] = {
     "lrp.alpha_1_beta_0": _fixed(AlphaBeta(1.0, 0.0)),
     "lrp.alpha_1_beta_0_IB": _fixed(AlphaBeta(1.0, 0.0, bias="none")),
     "lrp.z_plus": _fixed(ZPlus()),
-    "lrp.z_plus_fast": _fixed(ZPlus()),
+    "lrp.z_plus_fast": _fixed(Fast()),
     "lrp.sequential_preset_a": _sequential(1.0),
     "lrp.sequential_preset_b": _sequential(2.0),
     "lrp.sequential_preset_a_flat": _sequential(1.0),
     "lrp.sequential_preset_b_flat": _sequential(2.0),
 }
 FIRST: dict[str, Rule] = {"Flat": Flat(), "WSquare": WSquare(), "Z": Zero(), "Epsilon": Epsilon(), "ZPlus": ZPlus()}
-DEEP_TAYLOR = ("deep_taylor", "deep_taylor.bounded")
+DEEP_TAYLOR = {name: _fixed(ZPlus()) for name in ("deep_taylor", "deep_taylor.bounded")}
 
 
 def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
@@ -100,8 +117,13 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
     Notes
     -----
     The maps are iNNvestigate's (convention="innvestigate"): no bias in z⁺, w² and flat, the whole bias in both parts of
-    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. There is one difference: BatchNorms
-    are merged into the layers before them, where iNNvestigate gives them rules of their own.
+    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. Activations that
+    are layers of their own, padding and upsampling are taken as there. These things differ:
+
+    - BatchNorms are merged into the layers before them, where iNNvestigate gives them rules of their own.
+    - A separable convolution is two layers.
+    - A product passes relevance to the signal only, where iNNvestigate takes the gradient.
+    - A first layer behind a Dropout is one.
     """
     return Analyzer(name, model, **options)
 
@@ -206,16 +228,15 @@ class Analyzer:
         if name.endswith("_flat"):
             input_layer_rule = "Flat"
         self._name, self._model, self._mode, self._backend = name, model, neuron_selection_mode, backend
-        self._box = "real" if low is None else (low, high)
-        self._first = _first_rule(input_layer_rule)
-        if name in DEEP_TAYLOR:
-            if options or input_layer_rule is not None:
-                raise RuleError(f"analyzer {name!r} takes no {', '.join(options) or 'input_layer_rule'}")
-        else:
-            try:
-                self._kinds = ANALYZERS[name](**options)
-            except TypeError:
-                raise RuleError(f"analyzer {name!r} does not take {', '.join(options)}") from None
+        self._deep = name in DEEP_TAYLOR
+        if self._deep and (options or input_layer_rule is not None):
+            raise RuleError(f"analyzer {name!r} takes no {', '.join(options) or 'input_layer_rule'}")
+        self._box = input_layer_rule if low is None and isinstance(input_layer_rule, tuple) else (low, high)
+        self._first = ZBox() if low is not None else _first_rule(input_layer_rule)
+        try:
+            self._kinds = {**ANALYZERS, **DEEP_TAYLOR}[name](**options)
+        except TypeError:
+            raise RuleError(f"analyzer {name!r} does not take {', '.join(options)}") from None
         self._explainer: tuple[Any, Explainer] | None = None
         self._lock = renewed(self, "_lock")
 
@@ -249,13 +270,15 @@ class Analyzer:
         if x.ndim < 2 or not x.size:
             raise InputError(f"X has shape {x.shape}, expected (n, ...) with the batch axis first")
         explainer = self._ready(x)
-        if self._mode == "all":
-            neuron_selection = self._outputs(explainer, x)
-        return home.give(explainer.explain(x, neuron_selection))
-
-    def _outputs(self, explainer: Explainer, x: Any) -> Any:
-        """The outputs as they are explained: before a final softmax."""
-        return explainer.explain(x, return_outputs=True)[1]
+        if self._mode == "all":  # as they are explained: before a final softmax
+            neuron_selection = explainer.explain(x, return_outputs=True)[1]
+            if self._deep:
+                neuron_selection = np.maximum(neuron_selection, 0)
+        relevance, outputs = explainer.explain(x, neuron_selection, return_outputs=True)
+        if self._deep and self._mode != "all":
+            chosen = outputs.max(1) if self._mode != "index" else outputs[np.arange(len(x)), neuron_selection]
+            relevance[chosen < 0] = 0
+        return home.give(relevance)
 
     def _ready(self, x: Any) -> Explainer:
         """The explainer of the model's present weights."""
@@ -264,11 +287,11 @@ class Analyzer:
         with self._lock:
             if self._explainer is None or self._explainer[0] != state:
                 layers = from_keras(self._model, x[:1])
-                rules = self._name if self._name in DEEP_TAYLOR else self._rules(layers)
-                self._explainer = (
-                    state,
-                    Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", **self._executor()),
-                )
+                box: Any = "real"
+                if isinstance(self._first, ZBox):
+                    box = tuple(_bound(bound, x.shape[1:]) for bound in self._box)
+                options = dict(rules=self._rules(layers), domain=box, convention="innvestigate", **self._executor())
+                self._explainer = state, Explainer(layers, **options)
             return self._explainer[1]
 
     def _executor(self) -> dict[str, Any]:
@@ -281,6 +304,7 @@ class Analyzer:
 
     def _rules(self, layers: list[L.Layer]) -> dict[int, Rule]:
         reads = sources(layers)
+        alone = {name for name, kind in _named(self._model) if kind in SLOPES or (self._deep and kind == "Activation")}
         rules: dict[int, Rule] = {}
         moved = {L.INPUT}  # the input, and what only moves it
         for position, record in enumerate(layers):
@@ -289,16 +313,40 @@ class Analyzer:
             if isinstance(record, LINEAR):
                 kind = self._kinds[0 if isinstance(record, L.Linear) else 1]
                 rules[position] = self._first if self._first is not None and reads[position][0] in moved else kind
+            elif isinstance(record, (L.ReLU, L.Activation, L.Scale)):
+                if record.name in alone:
+                    rules[position] = Slope()
+            elif isinstance(record, L.Resample):
+                rules[position] = Mixing()
+            elif isinstance(record, L.Add) and self._deep:
+                rules[position] = Pass()
             elif shares(record):
-                rules[position] = Zero()
+                rules[position] = Flat() if self._deep else Zero()
         return rules
+
+
+def _named(model: Any, within: str = "") -> Iterator[tuple[str, str]]:
+    """(name, kind) of every layer, also of models within."""
+    for layer in model.layers:
+        yield f"{within}{layer.name}", type(layer).__name__
+        if hasattr(layer, "layers"):
+            yield from _named(layer, f"{within}{layer.name}/")
+
+
+def _bound(bound: Any, shape: tuple[int, ...]) -> Any:
+    """Of every element: one number, one for each place of the last axis, or all of them in their order."""
+    array = np.asarray(bound)
+    try:
+        return array.reshape(shape) if array.size == math.prod(shape) else np.broadcast_to(array, shape)
+    except ValueError:
+        raise DomainError(f"a bound has shape {array.shape}, expected one that broadcasts to {shape}") from None
 
 
 def _first_rule(given: Any) -> Rule | None:
     if given is None:
         return None
     if isinstance(given, tuple) and len(given) == 2:
-        return ZBox(*given)
+        return ZBox()
     if given not in FIRST:
         raise RuleError(f"input_layer_rule is {given!r}, expected (low, high) or one of {', '.join(FIRST)}")
     return FIRST[given]
