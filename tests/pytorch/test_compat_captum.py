@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -213,15 +214,24 @@ def test_activations_without_a_rule() -> None:
     assert LRP(model).attribute(X).sum() > 0
 
 
-class Probabilities(TwoLayers):
+class Ending(TwoLayers):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).softmax(1)
+        return self.function(super().forward(x))
 
 
-def test_a_softmax_at_the_end() -> None:
-    """As a function it was left out: scores were explained where captum explains probabilities."""
-    with pytest.raises(TypeError, match="calls as a function"):
-        LRP(Probabilities()).attribute(X, 0)
+@pytest.mark.parametrize("end", [lambda y: y.softmax(1), torch.sigmoid, lambda y: F.softplus(y).sum(1, keepdim=True)])
+def test_functions_without_a_rule(end: Callable[[Tensor], Tensor]) -> None:
+    """A softmax was left out, and a sigmoid passed, where captum explains what is behind them by a gradient."""
+    with pytest.raises(TypeError, match="as a function"):
+        LRP(Ending(end)).attribute(X, 0)
+
+
+def test_a_gate_needs_no_rule() -> None:
+    assert LRP(Ending(lambda y: y * torch.sigmoid(2 * y))).attribute(X, 0).any()
 
 
 def test_refusals() -> None:

@@ -20,6 +20,7 @@ from .relevance import Chosen, relevance
 
 # Activations with f(0) ≠ 0, for which captum has no default either: relevance that passes them would come from nothing.
 REFUSED = ("Sigmoid", "Hardsigmoid", "LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Softplus")
+FUNCTIONS = ("sigmoid", "hard_sigmoid", "log_sigmoid", "softplus")  # the same, called in a `forward`
 
 
 class ReusedModuleError(ModelError, RuntimeError):
@@ -295,11 +296,7 @@ class _Call:
         self.x, self.model, self.verbose = x, tool.model, verbose
         self.network = imported(self.model, self.x, arguments)
         self.parts = self.network.parts(self.model)
-        _check_calls(self.network)
-        if isinstance(self.network.layers[-1], L.Softmax) and self.parts[-1] is None:
-            raise UnsuitableRuleError(
-                "the model ends with a softmax that it calls as a function, which has no rule; explain what is before"
-            )
+        _check_calls(self.network, self.parts)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
         # decides what float32 can hold
         domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"
@@ -377,7 +374,8 @@ def _check_parts(model: Any) -> None:
             raise UnsuitableRuleError(f"{title_of(name, part)}: {reason}")
 
 
-def _check_calls(network: Imported) -> None:
+def _check_calls(network: Imported, parts: list[Any]) -> None:
+    """Refuse layers that are called twice, and functions whose modules have no rule; a gate takes no relevance."""
     calls: dict[str, set[tuple[str, ...]]] = {}
     for origin, record in zip(network.origins, network.layers, strict=True):
         if origin.path is not None and not origin.hooked and isinstance(record, (*LINEAR, *NORMS)):
@@ -386,4 +384,14 @@ def _check_calls(network: Imported) -> None:
         if len(seen) > 1:
             raise ReusedModuleError(
                 f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has"
+            )
+    layers, reads = network.layers, sources(network.layers)
+    for position, record in enumerate(layers):
+        alone = parts[position] is None and isinstance(record, L.Activation) and record.kind in FUNCTIONS
+        taken = [r for p, r in enumerate(layers) if position in reads[p]] if alone else []
+        ends = record is layers[-1] and parts[-1] is None and isinstance(record, L.Softmax)
+        if ends or (alone and not (taken and all(isinstance(r, L.Mul) for r in taken))):
+            raise UnsuitableRuleError(
+                f"{at(position, record)} has no rule as a function; explain what is before, or make it a module whose "
+                "rule is dtdfast.Pass()"
             )
