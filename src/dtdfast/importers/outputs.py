@@ -24,7 +24,7 @@ def chosen(names: Sequence[str], output: int | str | None, what: str) -> str:
         if len(names) != 1:
             raise ModelError(
                 f"{what} returns {len(names)} tensors: {listed}; choose one, for example output={names[0]!r} or "
-                "output=0"
+                "output=0; a tool without this option needs a model that returns one"
             )
         return names[0]
     if isinstance(output, str) and output in names:
