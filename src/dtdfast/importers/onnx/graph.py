@@ -126,7 +126,7 @@ class Node:
         array = self.optional(index, key)
         if array is None:
             return None
-        if array.dtype.kind not in "iu" or array.size > 64:
+        if array.dtype.kind not in "iu" or array.size > 64 or array.ndim > 1:
             raise Refused(f"{key} is {array.dtype} of shape {array.shape}, expected a few integers")
         return tuple(int(v) for v in array.ravel())
 

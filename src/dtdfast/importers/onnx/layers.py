@@ -73,6 +73,9 @@ def _kernel_of(node: Node, x: Value, weight: Array) -> tuple[int, ...]:
     kernel: tuple[int, ...] = weight.shape[2:]
     if node.per_axis("kernel_shape", n, 0) not in (kernel, (0,) * n):
         raise Refused(f"attribute kernel_shape differs from its weight's shape {weight.shape}")
+    pads, auto = node.integer_list("pads"), node.text("auto_pad", "NOTSET")
+    if auto != "NOTSET" and any(pads or ()):
+        raise Refused(f"it has pads {pads} beside auto_pad {auto!r:.40}; one of them is expected")
     return kernel
 
 

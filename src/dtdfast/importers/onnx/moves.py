@@ -148,6 +148,7 @@ def expand(node: Node) -> Value:
         len(padded) != len(full)
         or any(1 not in (t, s) and t != s for t, s in zip(padded, full, strict=True))
         or padded[0] not in (1, full[0])
+        or min(padded) < 1
     ):
         raise Refused(f"it repeats {('n', *x.shape)} to {target}; only axes of size 1 behind the batch can be repeated")
     shape = tuple(max(t, s) for t, s in zip(padded[1:], x.shape, strict=True))
@@ -241,6 +242,8 @@ def slice_(node: Node) -> Value:
     steps = node.setting("steps", 4, 10) or (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps):
         raise Refused(f"starts {starts}, ends {ends}, axes {axes} and steps {steps} differ in length")
+    if len({a % rank(x) for a in axes}) < len(axes):
+        raise Refused(f"axes {axes} name one axis twice")
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
         full = node.full(x)
         axis = counted(axis, len(full))
@@ -321,11 +324,10 @@ def gather_elements(node: Node) -> Value:
     """Elements along an axis by a constant that names one for every place of the result."""
     x, chosen = node.value(), node.constant(1, "its indices")
     axis = node.axis(node.integer("axis", 0), rank(x)) - 1
-    if chosen.ndim == rank(x):
-        chosen = node.of_sample(chosen, "its indices")
-    repeated = x.shape[: max(len(x.shape) - chosen.ndim, 0)]  # axes that are merged with the batch's
-    chosen = np.broadcast_to(chosen, (*repeated, *chosen.shape))
-    if chosen.ndim != len(x.shape) or chosen.dtype.kind not in "iu" or not chosen.size or chosen.size > MOST:
+    if chosen.ndim != rank(x):
+        raise Refused(f"its indices have {chosen.ndim} axes, its input has {rank(x)}")
+    chosen = node.of_sample(chosen, "its indices")
+    if chosen.dtype.kind not in "iu" or not chosen.size or chosen.size > MOST:
         raise Refused(f"its indices have shape {chosen.shape}; expected at most {MOST} integers, of ({shape_text(x)})")
     size, corner = x.shape[axis], [slice(s) for s in chosen.shape]
     if (

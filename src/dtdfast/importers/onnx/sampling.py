@@ -68,7 +68,7 @@ def center_crop_pad(node: Node) -> Value:
     """To given sizes, about the centre: what is missing is padded with 0, an odd element after."""
     x, sizes, axes = node.value(), node.setting("shape", 1, 1), node.integer_list("axes")
     axes = tuple(range(rank(x))) if axes is None else tuple(counted(a, rank(x)) for a in axes)
-    if sizes is None or len(sizes) != len(axes) or min(sizes) < 1:
+    if sizes is None or len(sizes) != len(set(axes)) or len(sizes) != len(axes) or min(sizes) < 1:
         raise Refused(f"its shape is {sizes} for axes {axes}")
     pairs = [(0, 0)] * rank(x)
     for axis, wanted in zip(axes, sizes, strict=True):
@@ -268,7 +268,11 @@ def _goal(node: Node) -> tuple[list[int], list[float], list[tuple[float, float]]
             wanted = [math.floor(ratio * node.full(x)[a] + 0.5) for a in axes]
     else:
         raise Refused("it has neither scales nor sizes")
-    if len(ratios) != len(axes) or not all(math.isfinite(r) and r > 0 for r in ratios) or min(wanted) < 1:
+    if (
+        not len(ratios) == len(wanted) == len(axes)
+        or not all(math.isfinite(r) and r > 0 for r in ratios)
+        or min(wanted) < 1
+    ):
         raise Refused(f"it scales {len(axes)} axes by {ratios!s:.80}")
     crops = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     outside = node.number("extrapolation_value", 0.0)

@@ -306,7 +306,7 @@ def _along(frame: Frame, read: Reader) -> Any:
         inner.operands = [_beside(frame, a) if isinstance(a, np.ndarray) else a for a in inner.operands]
     if node.operator == "GatherElements":
         indices = node.operand(1)
-        inner.operands[1] = frame.constant(indices) if isinstance(indices, (np.ndarray, Grown)) else indices
+        inner.operands[1] = _beside(frame, indices) if isinstance(indices, (np.ndarray, Grown)) else indices
     if node.operator == "Gather":
         indices = node.operand(1)
         if not isinstance(indices, np.ndarray):
@@ -339,7 +339,7 @@ def _sliced(frame: Frame) -> Node:
     return inner
 
 
-def _beside(frame: Frame, array: Array) -> Array:
+def _beside(frame: Frame, array: Array | Grown) -> Array:
     """A constant beside turned values, as it stands beside what is behind them."""
     sample = frame.constant(array)
     merged = frame.merged[: len(frame.merged) + frame.rank - 1 - sample.ndim]  # those that it does not have itself

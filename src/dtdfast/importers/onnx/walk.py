@@ -185,7 +185,7 @@ class Walk:
             raise Refused(REFUSED[operator])
         if operator.endswith(("QuantizeLinear", "Integer")) or operator.startswith("QLinear"):
             raise Refused(QUANTISED)
-        check_version(operator, self._opset)
+        check_version(node, self._opset)
         if any(name and name not in self._known and name not in self._stored for name in node.input):
             if operator not in OPERATORS and operator not in FOLDABLE and operator != "Shape":
                 raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
@@ -277,6 +277,8 @@ def _counted(shape: tuple[int, ...], n: int) -> tuple[int, ...]:
 
 
 def _result(node: Node) -> Operand | tuple[Operand | None, ...]:
+    if node.operator == "Gemm" and (first := node.operand(0)) is not None and len(node.full(first)) != 2:
+        raise Refused(f"its first input has {len(node.full(first))} axes, expected two")
     if node.operator in OF_MASKS and any(map(is_mask, node.operands)) and (made := truth(node)) is not None:
         return made
     around = node.operator not in TURNED and any(isinstance(a, Turned) for a in node.operands)
