@@ -16,6 +16,7 @@ import pytest
 from scipy import sparse
 from sklearn import (
     cluster,
+    cross_decomposition,
     decomposition,
     discriminant_analysis,
     ensemble,
@@ -23,6 +24,9 @@ from sklearn import (
     feature_selection,
     linear_model,
     model_selection,
+    multiclass,
+    multioutput,
+    neighbors,
     svm,
 )
 from sklearn import preprocessing as pre
@@ -67,6 +71,17 @@ ESTIMATORS: dict[str, tuple[Any, Any, str]] = {
     "LinearDiscriminantAnalysis": (discriminant_analysis.LinearDiscriminantAnalysis(), THREE, "Linear"),
     "Ridge": (linear_model.Ridge(), NUMBERS, "Linear"),
     "LinearRegression without intercept": (linear_model.LinearRegression(fit_intercept=False), NUMBERS[:, 0], "Linear"),
+    "PoissonRegressor": (linear_model.PoissonRegressor(), np.exp(NUMBERS[:, 0]), "Linear"),
+    "GammaRegressor": (linear_model.GammaRegressor(), np.exp(NUMBERS[:, 0]), "Linear"),
+    "TweedieRegressor": (linear_model.TweedieRegressor(power=1.5), np.exp(NUMBERS[:, 0]), "Linear"),
+    "TweedieRegressor, linear": (linear_model.TweedieRegressor(power=0), NUMBERS[:, 0], "Linear"),
+    "SVC": (svm.SVC(kernel="linear"), TWO, "Linear"),
+    "SVC, pairs": (svm.SVC(kernel="linear", decision_function_shape="ovo"), THREE, "Linear"),
+    "NuSVR": (svm.NuSVR(kernel="linear"), NUMBERS[:, 0], "Linear"),
+    "OneVsRestClassifier": (multiclass.OneVsRestClassifier(linear_model.LogisticRegression()), THREE, "Linear"),
+    "MultiOutputRegressor": (multioutput.MultiOutputRegressor(linear_model.Lasso(0.01)), NUMBERS, "Linear"),
+    "RANSACRegressor": (linear_model.RANSACRegressor(random_state=0), NUMBERS[:, 0], "Linear"),
+    "PLSRegression": (cross_decomposition.PLSRegression(2), NUMBERS, "Linear"),
     "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, ("Preparation Linear ReLU Linear ReLU "
     "Linear")),
     "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS,
@@ -327,8 +342,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "the same function": (lambda: fit(pre.FunctionTransformer(), None), "there is nothing to explain"),
     "clipping": (lambda: fit(make_pipeline(pre.MinMaxScaler(clip=True), linear_model.Ridge()), NUMBERS),
     "clip=True cuts values off"),
-    "unknown": (lambda: fit(linear_model.PoissonRegressor(), TWO),
-    r"\(PoissonRegressor\): it has no record here; multi-layer"),
+    "unknown": (lambda: fit(neighbors.KNeighborsRegressor(), NUMBERS),
+    r"\(KNeighborsRegressor\): it has no record here; multi-layer"),
+    "votes": (lambda: fit(svm.SVC(kernel="linear"), THREE), "votes of pairs; set decision_function_shape='ovo'"),
+    "trees within": (lambda: fit(multiclass.OneVsRestClassifier(ensemble.RandomForestClassifier(2)), THREE),
+    "it holds a RandomForestClassifier; it has"),
     "unknown transformer": (
         lambda: fit(make_pipeline(decomposition.FactorAnalysis(2), linear_model.Ridge()), NUMBERS),
         r"\(FactorAnalysis\): it has no record here; scalers and PCA have",

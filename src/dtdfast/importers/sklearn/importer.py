@@ -40,7 +40,8 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
     list of Layer
         The network, named after the pipeline's steps. A classifier's outputs are its decision values (log-odds or
         margins): one per class, or one for two classes. That one is positive for `classes_[1]`, and the last record's
-        name says so. Outputs of a MLPRegressor with a Poisson loss are logarithms of what it predicts.
+        name says so. Outputs of a MLPRegressor with a Poisson loss, and of a PoissonRegressor and its kin with a
+        logarithmic link, are logarithms of what it predicts.
 
     Raises
     ------

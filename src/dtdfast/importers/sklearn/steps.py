@@ -4,7 +4,7 @@ imports sklearn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,16 +188,58 @@ def _softmax(y: Array) -> Array:
     return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
-def _linear(step: Any) -> Model:
-    if not isinstance(step.coef_, np.ndarray):
-        raise Refused("its coefficients are sparse; call densify first")
-    weight = np.atleast_2d(np.asarray(step.coef_, np.float64))
-    bias = np.broadcast_to(np.asarray(step.intercept_, np.float64), (len(weight),))
+def _linear(step: Any, parts: Sequence[Any] = (), link: Callable[[Array], Array] = lambda y: y) -> Model:
+    """One layer, which has the rows of all `parts` that a model is made of."""
+    weights, biases = [], []
+    for part in parts or [step]:
+        if not isinstance(part.coef_, np.ndarray):
+            raise Refused("its coefficients are sparse; call densify first, or fit it to dense data")
+        weights.append(np.atleast_2d(np.asarray(part.coef_, np.float64)))
+        biases.append(np.broadcast_to(np.asarray(part.intercept_, np.float64), (len(weights[-1]),)))
+    weight, bias = np.concatenate(weights), np.concatenate(biases)
 
     def add(layers: Layers, x: Value, before: Affine, name: str) -> Value:
         return before.then(weight, bias).add(layers, x, name + _positive(step, len(weight)))
 
-    return Model(add, getattr(step, "decision_function", step.predict))
+    return Model(add, getattr(step, "decision_function", step.predict), link)
+
+
+def _generalised(step: Any) -> Model:
+    """The linear predictor, of which the mean is the exponential or itself."""
+    link = getattr(step, "link", "log")
+    logarithm = link == "log" or (link == "auto" and step.power > 0)
+    return _linear(step, link=np.exp) if logarithm else _linear(step)
+
+
+def _support_vectors(step: Any) -> Model:
+    if step.kernel != "linear":
+        raise Refused(_KERNEL)
+    if len(getattr(step, "classes_", ())) > 2 and step.decision_function_shape != "ovo":
+        raise Refused(
+            "its values for several classes are votes of pairs; set decision_function_shape='ovo' for those of the "
+            "pairs, or use LinearSVC"
+        )
+    return _linear(step)
+
+
+def _parts(step: Any) -> Model:
+    """Of estimators of one output each, or of the one that was chosen."""
+    parts = step.estimators_ if hasattr(step, "estimators_") else [step.estimator_]
+    for part in parts:
+        if type(part).__name__ not in LINEAR or not type(part).__module__.startswith("sklearn."):
+            raise Refused(f"it holds a {type(part).__name__}; it has a record where it holds linear models")
+    return _linear(step, parts)
+
+
+def _affine(step: Any) -> Model:
+    """By its answers at 0 and at the unit vectors."""
+
+    def add(layers: Layers, x: Value, before: Affine, name: str) -> Value:
+        n = step.n_features_in_
+        y = np.asarray(step.predict(np.eye(n + 1, n, -1)), np.float64).reshape(n + 1, -1)
+        return before.then((y[1:] - y[0]).T, y[0]).add(layers, x, name)
+
+    return Model(add, step.predict)
 
 
 def _k_means(step: Any) -> Model:
@@ -255,6 +297,10 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     **dict.fromkeys(LINEAR, _linear),
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), _perceptron),
     **dict.fromkeys(("KMeans", "MiniBatchKMeans"), _k_means),
+    **dict.fromkeys(("PoissonRegressor", "GammaRegressor", "TweedieRegressor"), _generalised),
+    **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), _support_vectors),
+    **dict.fromkeys(("OneVsRestClassifier", "MultiOutputRegressor", "RANSACRegressor"), _parts),
+    **dict.fromkeys(("PLSRegression", "PLSCanonical", "CCA"), _affine),
 }
 
 _TREES = (
@@ -271,7 +317,6 @@ REFUSED: dict[str, str] = {
     "OneClassSVM": "its neuralisation (squared distances, then a soft minimum over the support vectors) needs squares "
     "and exponentials, "
     "which have no record; KMeans and multi-layer perceptrons have",
-    **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), _KERNEL),
     **{
         f"{kind}{task}": _TREES
         for kind in (
