@@ -17,6 +17,7 @@ from dtdfast.cpu import executor
 from dtdfast.cpu.executor import CpuSession
 from dtdfast.explainer import EXPLAIN
 from dtdfast.plan import frames
+from dtdfast.plan.batches import Batches
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
 from dtdfast.plan.steps import Buffer
@@ -159,6 +160,16 @@ def _uses(plan: Plan) -> dict[int, tuple[Buffer, list[int]]]:
             if not root.external:
                 uses.setdefault(id(root), (root, []))[1].append(number)
     return uses
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plan_for_one_sample_becomes_that_for_several(name: str) -> None:
+    explainer, shape = _explainer(name)
+    program = explainer._executor(shape[1:], EXPLAIN).program
+    for n in (1, 2, 5):
+        found, expected = Batches(program, None, 2**28).first(n, 2**30, 2), lower(program, n, 1)
+        assert str(found) == str(expected)
+        assert [b.offset for b in found.buffers] == [b.offset for b in expected.buffers]
 
 
 @pytest.mark.parametrize("options", [{}, {"ledger": True}, {"early": True}, {"early": True, "chunked": True}])

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,9 +62,16 @@ if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
 # --------------------------------------------------------------------------------------------------- instruction sets
 
 
-def isa_names() -> list[str]:
+@cache
+def isa_names() -> tuple[str, ...]:
     """Compiled instruction sets, slowest first."""
-    return [ffi.string(lib.dtd_isa_name(i)).decode() for i in range(lib.dtd_isa_count())]
+    return tuple(ffi.string(lib.dtd_isa_name(i)).decode() for i in range(lib.dtd_isa_count()))
+
+
+@cache
+def _fastest_isa() -> int:
+    """Asked for once: a virtual machine may take 40 µs to answer, which every Explainer would wait for."""
+    return int(lib.dtd_isa_fastest())
 
 
 def isa_index() -> int:
@@ -75,7 +83,7 @@ def isa_index() -> int:
             usable = ", ".join(n for i, n in enumerate(names) if lib.dtd_isa_usable(i))
             raise BackendError(f"DTDFAST_ISA={forced!r} cannot be used here; this CPU and build have {usable}")
         return names.index(forced)
-    return int(lib.dtd_isa_fastest())
+    return _fastest_isa()
 
 
 def isa_name() -> str:
@@ -92,7 +100,7 @@ def kernel_config() -> dict[str, Any]:
     return {
         "compiler": ffi.string(lib.dtd_compiler()).decode(),
         "openmp": lib.dtd_openmp_version() or None,
-        "instruction sets": isa_names(),
+        "instruction sets": [*isa_names()],
         "instruction set": isa_name(),
         "threads": default_threads(),
     }
@@ -306,13 +314,13 @@ class CpuExecutor:
         with self._lock:
             found = self._plans.get(key)
             if found is None:
-                alone = key == (1, 1, 1, False, frozenset(), False)
+                plain = key[2:] == (1, False, frozenset(), False)
                 with planning():
                     most, threads = budget() // pieces, -(-self._threads() // pieces)
                     options: dict[str, Any] = {"ledger": ledger, "weights": weights, "chunked": t < n_targets}
                     plan = (
-                        self.batches.one(most, threads)
-                        if alone
+                        self.batches.first(n, most, threads)
+                        if plain
                         else lower(self.program, n, t, pairs=self._pairs, most=most, threads=threads, **options)
                     )
                     found = self._plans[key] = plan, Encoded(plan, self._store, self._precision)

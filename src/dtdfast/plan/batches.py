@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..locks import cached_property
-from .lower import lower
+from .lower import lower, spread
 from .parts import Sum
 from .plan import Plan
 from .program import Program
@@ -54,15 +54,18 @@ class Batches:
         self._one: Plan | None = self._lower(1)
         self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
 
-    def _lower(self, t: int, most: int | None = None, threads: int = 0) -> Plan:
+    def _lower(self, t: int, n: int = 1, most: int | None = None, threads: int = 0) -> Plan:
         options: dict[str, Any] = {"reals": self._reals, "local": self._local, "pairs": self._pairs}
-        return lower(self._program, 1, t, most=most, threads=threads, **options)
+        return lower(self._program, n, t, most=most, threads=threads, **options)
 
-    def one(self, most: int, threads: int) -> Plan:
-        """The plan for one sample, made when the sizes were; for the others, see lower."""
+    def first(self, n: int, most: int, threads: int) -> Plan:
+        """The plan for n samples with one target: once that by which the sizes were found. For `most` and `threads`,
+        see lower.
+        """
         found, self._one = self._one, None
-        fits = found is not None and found.arena + threads * found.local <= most
-        return found if found is not None and fits else self._lower(1, most, threads)
+        if found is not None and spread(found, n).arena + threads * found.local <= most:
+            return found
+        return self._lower(1, n, most, threads)
 
     @cached_property
     def weights(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from .again import Values, make_again
 from .attention import fuse_attention
@@ -10,7 +10,7 @@ from .columns import joined
 from .frames import together
 from .fuse import fuse_pairs, fuse_products, join_channels
 from .lowering import Lowering
-from .memory import lay_out
+from .memory import lay_out, place
 from .plan import Plan
 from .program import Program
 from .sliced import place_locals
@@ -220,11 +220,7 @@ def lower(
     if early and most is None:
         laid = together(laid, n, t)
     steps, downward = laid.forward, laid.relevance
-    if n * t > 1:
-        counts = {"n": n, "nt": n * t, "1": 1}
-        for step in (part for whole in (*steps, *downward) for part in whole.parts()):
-            if step.macs:
-                step.macs *= counts[step.domain.buffer.batch]
+    count_macs((*steps, *downward), n, t)
     downward = joined(downward, columns) if columns else downward
     return Plan(
         program,
@@ -244,3 +240,19 @@ def lower(
         notes,
         again,
     )
+
+
+def count_macs(steps: Sequence[Step], n: int, t: int) -> None:
+    """Multiply-adds of n samples with t targets each, where those of one are counted."""
+    counts = {"n": n, "nt": n * t, "1": 1}
+    for step in (part for whole in steps for part in whole.parts()) if n * t > 1 else ():
+        if step.macs:
+            step.macs *= counts[step.domain.buffer.batch]
+
+
+def spread(plan: Plan, n: int) -> Plan:
+    """A plan for one sample, in which nothing was made again or joined in columns, becomes that for n."""
+    if n > 1:
+        plan.n, plan.arena = n, place(plan.buffers, n, plan.t, reuse=True)
+        count_macs((*plan.forward, *plan.relevance), n, 1)
+    return plan
