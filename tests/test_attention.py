@@ -18,7 +18,7 @@ from dtdfast.plan.attention import Fused
 from dtdfast.plan.plan import Plan
 from graphs import Graph, options, tokens
 from graphs.builder import Builder
-from support import LONG
+from support import LONG, chosen
 
 Array = np.ndarray[Any, Any]
 RULES = ("cp-lrp", "dtd", "attnlrp", dtd.Gamma(0.25))
@@ -125,8 +125,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("rules", RULES, ids=str)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "rules"), chosen(NETWORKS, RULES), ids=str)
 def test_fused_attention_has_the_bits_of_its_steps(name: str, rules: Any) -> None:
     expected = results(name, rules, apart)
     assert np.isfinite(expected[0]).all()

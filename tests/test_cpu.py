@@ -19,7 +19,8 @@ from support import LONG
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT = UNITS["float32"]
-EVERY = CASES + HELD_CASES[:: 1 if LONG else 2]
+# every rule on half of the geometries of either domain, and every geometry under half of the rules
+EVERY = [case for case in CASES if LONG or case.number % 4 < 2] + HELD_CASES[:: 1 if LONG else 2]
 CONSERVING = [case for case in EVERY if case.row.conserves]
 SOME = EVERY[:: len(EVERY) // 60]  # for what does not depend on the arithmetic of each rule
 
@@ -46,7 +47,7 @@ def test_oracle_in_float64(case):
     assert (abs(r_in - by_oracle(case)) <= bound).all()
 
 
-@pytest.mark.parametrize("case", CONSERVING[:: 1 if LONG else 3], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CONSERVING[:: 1 if LONG else 2], ids=lambda case: case.id)
 def test_conservation(case):
     """Sum in = sum out, over the neurons that have a denominator; needs no oracle."""
     x, r_out = case.x, case.r_out

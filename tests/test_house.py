@@ -24,9 +24,14 @@ def name_of(path: Path, root: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
+def _name(node: ast.AST) -> str:
+    """Of a name or an attribute, its last part."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
 def statements(node: ast.AST) -> Iterator[ast.AST]:
     """Every node but those that only a type checker reads."""
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+    if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
         for other in node.orelse:
             yield from statements(other)
         return
@@ -47,7 +52,7 @@ def imported(path: Path, root: Path, modules: set[str]) -> set[str]:
             module = ".".join([*parents, *([node.module] if node.module else [])])
             inside = {f"{module}.{alias.name}" for alias in node.names}
             found |= (inside & modules) or {module}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+        elif isinstance(node, ast.Call) and _name(node.func) == "import_module" and node.args:
             first = node.args[0]
             found |= {first.value} if isinstance(first, ast.Constant) else set()
     return (found & modules) - {name}

@@ -14,7 +14,7 @@ from graphs import AGES, MAX_ELEMENTS, Builder
 from graphs import blocks as g
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
-NETWORKS, BLOCK = (10_000, 500) if LONG else (1000, 250)
+NETWORKS, BLOCK = (10_000, 500) if LONG else (400, 100)
 
 ANYWHERE = [g.relu, g.relu, g.batch_norm, g.scale, g.concat, g.add, g.residual, g.slices, g.dropout]
 FLAT = [g.linear, g.linear, g.reshape, *ANYWHERE]

@@ -61,12 +61,13 @@ def test_when_pieces_pay() -> None:
     assert _pieces(_explainer("lenet5", 2), x) == 4
     assert _pieces(_explainer("lenet5", 16), x[:8]) == 1
     conv = dtd.Conv(np.ones((4, 4, 3, 3), np.float32), padding=1)
-    # 553 MB, read for every piece
-    heavy = [conv, dtd.Flatten(), dtd.Linear(np.broadcast_to(np.float32(1), (600, 4 * 240 * 240)))]
+    # 5.5 MB, more than the cache holds, read for every piece
+    heavy = [conv, dtd.Flatten(), dtd.Linear(np.broadcast_to(np.float32(1), (600, 4 * 24 * 24)))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dtdfast.plan.batches.MACS_PER_BYTE", 1)
-        assert _pieces(dtd.Explainer(heavy, backend="cpu", n_threads=2), np.ones((2, 4, 240, 240), np.float32)) == 1
-        assert _pieces(dtd.Explainer([conv], backend="cpu", n_threads=2), np.ones((2, 4, 240, 240), np.float32)) == 2
+        patch.setattr("dtdfast.plan.batches.CACHED", 2**22)
+        assert _pieces(dtd.Explainer(heavy, backend="cpu", n_threads=2), np.ones((2, 4, 24, 24), np.float32)) == 1
+        assert _pieces(dtd.Explainer([conv], backend="cpu", n_threads=2), np.ones((2, 4, 24, 24), np.float32)) == 2
     wide = dtd.Explainer([dtd.Linear(np.ones((2048, 2048), np.float32))], backend="cpu", n_threads=2)
     assert _pieces(wide, np.ones((8, 2048))) == 1  # 16 MB of weights for 8 samples
 

@@ -13,6 +13,8 @@ by its name. A test is
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 import warnings
 from collections import Counter
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, numpy_helper
 
 import dtdfast as dtd
@@ -55,13 +58,21 @@ class End:
         return "+".join(sorted({node.op_type for node in self.case.model.graph.node}))
 
 
-def generated() -> Iterator[Case]:
-    """The tests of single operators, and of their bodies where an operator is a function of others."""
-    from onnx.backend.test.case.node import collect_testcases
+def generated(every: int = 1) -> Iterator[Case]:
+    """The tests of single operators, and of their bodies where an operator is a function of others; those of every so
+    many of onnx's modules alone, which make them when they are imported.
+    """
+    from onnx.backend.test.case import node
 
-    with warnings.catch_warnings():
+    def imported(package: Any) -> None:
+        for module in [*pkgutil.iter_modules(package.__path__)][::every]:
+            importlib.import_module(f"{package.__name__}.{module.name}")
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # of the generators: overflow in casts
-        cases = collect_testcases(None)
+        if every > 1:
+            patch.setattr(node, "import_recursive", imported)
+        cases = node.collect_testcases(None)
     for case in cases:
         for inputs, outputs in case.data_sets:
             yield Case(case.name, case.model, *(list(map(_array, values)) for values in (inputs, outputs)))
@@ -74,9 +85,11 @@ def _array(value: Any) -> Any:
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
-def stored() -> Iterator[Case]:
-    """The models that onnx has as files, of opset 6 to 12: what PyTorch once exported, and simple ones."""
-    for path in sorted(STORED.glob("*/*/model.onnx")):
+def stored(every: int = 1) -> Iterator[Case]:
+    """The models that onnx has as files, of opset 6 to 12: what PyTorch once exported, and simple ones; every so many
+    of them.
+    """
+    for path in sorted(STORED.glob("*/*/model.onnx"))[::every]:
         for folder in sorted(path.parent.glob("test_data_set_*")):
             try:
                 inputs, outputs = (

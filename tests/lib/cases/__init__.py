@@ -28,7 +28,12 @@ def _network(geometry):
 class Case:
     geometry: Geometry
     row: RuleRow
-    nonnegative: bool  # inputs and domain; a box decides by itself
+    number: int  # of its geometry and of its row, added up
+
+    @property
+    def nonnegative(self):
+        """Of inputs and domain; a box decides by itself."""
+        return self.number % 2 == 0
 
     @property
     def id(self):
@@ -132,7 +137,7 @@ class HeldCase(Case):
 
 def _every_rule(kind, geometries):
     return [
-        kind(geometry, row, (g + r) % 2 == 0)
+        kind(geometry, row, g + r)
         for g, geometry in enumerate(geometries)
         for r, row in enumerate(RULES)
         if geometry.has_bias or not row.on_bias
