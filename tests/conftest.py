@@ -14,7 +14,7 @@ from dtdfast.cpu import arenas
 from promised import Recorder
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("short", max_examples=100, derandomize=True, **_COMMON)
+settings.register_profile("short", max_examples=60, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=2000, **_COMMON)
 settings.load_profile("long" if os.environ.get("DTDFAST_LONG") else "short")
 

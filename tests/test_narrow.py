@@ -15,7 +15,7 @@ from dtdfast import executors
 from nets import Net
 from nets.masked import GIVEN, IDS, TOKENS, encoder
 from nets.transformers import BOX, Blocks
-from support import LONG
+from support import LONG, chosen
 
 N_TOKENS, WORDS = 7, 23
 WORDS_OF = np.random.default_rng(5).integers(0, WORDS, (3, N_TOKENS))
@@ -180,9 +180,9 @@ ODD: dict[str, list[dtd.Layer]] = {  # of (5, 6): what is one with a layer that 
 def test_neurons_stay_whole(name):
     x = np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32)
     outputs = dtd.predict(ODD[name], x, backend="cpu")
-    for rules in ("dtd", "lrp-0", "lrp-epsilon", "epsilon-alpha2-beta1", dtd.ZPlusBySign()):
+    for number, rules in enumerate(("dtd", "lrp-0", "lrp-epsilon", "epsilon-alpha2-beta1", dtd.ZPlusBySign())):
         explainer = dtd.Explainer(ODD[name], rules=rules, backend="cpu")
-        for token in (0, 4):
+        for token in (0, 4) if LONG else (0, 4)[number % 2 :][:1]:
             start = start_at(outputs, token)
             whole, _ = explainer.explain(x, start, return_outputs=True)
             np.testing.assert_array_equal(explainer.explain(x, start), whole, err_msg=str(rules))
@@ -226,25 +226,24 @@ def picking(layers: list[dtd.Layer], pick: list[dtd.Layer], features: int) -> li
     return [*layers, *pick, dtd.Flatten(), dtd.Linear(weight)]
 
 
-@pytest.mark.parametrize("pick", PICKS)
-def test_a_picked_token(pick: str) -> None:
-    net = decoder()
+@pytest.mark.parametrize(("pick", "rules"), chosen(PICKS, ("cp-lrp", "attnlrp", "dtd", dtd.Gamma(0.5))), ids=str)
+def test_a_picked_token(pick: str, rules: Any) -> None:
+    net, exact = decoder(), rules != "attnlrp"
     layers = picking(net.layers[:-1], PICKS[pick], 24)
-    for rules, exact in (("cp-lrp", True), ("attnlrp", False), ("dtd", True), (dtd.Gamma(0.5), True)):
-        explainer = dtd.Explainer(layers, rules=rules, backend="cpu")
-        found, outputs = explainer.explain(WORDS_OF, 1, return_outputs=True)
-        with whole_plans():
-            whole = dtd.Explainer(layers, rules=rules, backend="cpu")
-            expected, predictions = whole.explain(WORDS_OF, 1, return_outputs=True)
-            ledger = str(whole.ledger(WORDS_OF, 1))
-        np.testing.assert_array_equal(outputs, predictions)
-        np.testing.assert_array_equal(explainer.predict(WORDS_OF), predictions)
-        # rows of weights through which nothing goes back are left out of sums: about their roundings
-        np.testing.assert_allclose(found, expected, rtol=0, atol=0 if exact else 2**-20 * abs(expected).max())
-        assert explainer.ledger(WORDS_OF, 1).closed, ledger
-        plan, large = (planned(made, (N_TOKENS,), None) for made in (explainer, whole))
-        assert plan.macs < (0.85 if exact else 0.9) * large.macs
-        assert plan.arena < large.arena
+    explainer = dtd.Explainer(layers, rules=rules, backend="cpu")
+    found, outputs = explainer.explain(WORDS_OF, 1, return_outputs=True)
+    with whole_plans():
+        whole = dtd.Explainer(layers, rules=rules, backend="cpu")
+        expected, predictions = whole.explain(WORDS_OF, 1, return_outputs=True)
+        ledger = str(whole.ledger(WORDS_OF, 1))
+    np.testing.assert_array_equal(outputs, predictions)
+    np.testing.assert_array_equal(explainer.predict(WORDS_OF), predictions)
+    # rows of weights through which nothing goes back are left out of sums: about their roundings
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0 if exact else 2**-20 * abs(expected).max())
+    assert explainer.ledger(WORDS_OF, 1).closed, ledger
+    plan, large = (planned(made, (N_TOKENS,), None) for made in (explainer, whole))
+    assert plan.macs < (0.85 if exact else 0.9) * large.macs
+    assert plan.arena < large.arena
 
 
 def test_two_picked_tokens_and_stops_between() -> None:
@@ -274,8 +273,8 @@ def test_two_picked_tokens_and_stops_between() -> None:
 def test_neurons_stay_whole_before_a_pick(name: str) -> None:
     x = np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32)
     features = dtd.predict(ODD[name], x, backend="cpu").shape[-1]
-    for rules in ("dtd", "lrp-0", "epsilon-alpha2-beta1"):
-        for place in (0, 4):
+    for number, rules in enumerate(("dtd", "lrp-0", "epsilon-alpha2-beta1")):
+        for place in (0, 4) if LONG else (0, 4)[number % 2 :][:1]:
             layers = picking(ODD[name], [dtd.Gather((place,), 1)], features)
             found = dtd.Explainer(layers, rules=rules, backend="cpu").explain(x, 0)
             with whole_plans():

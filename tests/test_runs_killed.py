@@ -172,12 +172,12 @@ atexit.register(report)
 
 
 def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
-    """A network that costs next to nothing, on samples of 64 KiB: 400 of them, and five times as many, 100 MiB more."""
+    """A network that costs next to nothing, on samples of 64 KiB: 200 of them, and five times as many, 50 MiB more."""
     dtd.save(
         [dtd.Flatten(), dtd.Linear(RNG.standard_normal((10, 1 << 14)).astype(np.float32))], tmp_path / "net.safetensors"
     )
     peaks = []
-    for n in (400, 2000):
+    for n in (200, 1000):
         np.save(tmp_path / "x.npy", RNG.random((n, 1, 128, 128), dtype=np.float32))
         printed, _ = run(
             "explain",
@@ -192,6 +192,6 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
         peaks.append(int(printed.splitlines()[-1]) * 1024)
     print(
         f"peak {peaks[0] / 2**20:.0f} MiB, "
-        f"with 100 MiB more of samples and as much of relevance {peaks[1] / 2**20:.0f} MiB"
+        f"with 50 MiB more of samples and as much of relevance {peaks[1] / 2**20:.0f} MiB"
     )
-    assert peaks[1] - peaks[0] < 20 * 2**20  # a tenth of what came in and went out more: the allocator's noise
+    assert peaks[1] - peaks[0] < 20 * 2**20  # a fifth of what came in and went out more: the allocator's noise

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from kernel_steps import USABLE_ISAS, Kernels, isa_name, lib, place
+from support import LONG
 
 LAYOUTS = {"channels last": (0, 2, 3, 4, 5, 1), "channels first": (0, 1, 2, 3, 4, 5)}
 
@@ -40,12 +41,22 @@ NARROW = [
 each_kernels = pytest.mark.parametrize("kernels", FLOATS + DOUBLES, ids=str)
 
 
+def _by_turns(kernels: list[Kernels], number: int) -> list[Kernels]:
+    """The last, and every second one of the others, by turns that no list of sizes keeps; all with DTDFAST_LONG=1."""
+    turn = number + number // 2
+    return [k for i, k in enumerate(kernels) if LONG or k is kernels[-1] or (i + turn) % 2 == 0]
+
+
 def each(names: str, cases: Iterable[Any], every: int) -> pytest.MarkDecorator:
-    """All cases by the kernels for float, and by those for double, compiled from the same text, every so many of
-    them. One case after the other, so that instruction sets share its reference (ref.remembered).
+    """All cases by the kernels for float of the fastest instruction set, half of them by those of each other one, and
+    every so many by those for double, likewise: all are compiled from the same text. One case after the other, so that
+    instruction sets share its reference (ref.remembered).
     """
     known = [case if "," in names else (case,) for case in cases]
-    rows = [(k, *case) for n, case in enumerate(known) for k in FLOATS + (DOUBLES if n % every == 0 else [])]
+    rows = []
+    for n, case in enumerate(known):
+        doubles = _by_turns(DOUBLES, n // every) if n % every == 0 else []
+        rows += [(k, *case) for k in [*_by_turns(FLOATS, n), *doubles]]
     return pytest.mark.parametrize(
         f"kernels,{names}", rows, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v)
     )

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -41,10 +42,16 @@ def model_digest(layers: Sequence[Layer]) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _version(package: str) -> str:
+    """Read once, as a package is imported once."""
+    return metadata.version(package)
+
+
 def environment(backend: str, *, pictures: bool) -> dict[str, Any]:
     """Of this process: what decides bits beside the model, the data and the options."""
     packages = (*PACKAGES, *(("pillow",) if pictures else ()))
-    versions = {"dtdfast": __version__, **{name: metadata.version(name) for name in packages}}
+    versions = {"dtdfast": __version__, **{name: _version(name) for name in packages}}
     isa = build_config().get("instruction set") if backend == "cpu" else None
     return {"versions": versions, "backend": backend, "instruction set": isa}
 
