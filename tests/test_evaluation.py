@@ -302,7 +302,7 @@ def test_the_random_order_has_every_draw(rng: np.random.Generator) -> None:
 
 def test_without_a_domain_values_range_as_the_channel_does() -> None:
     images = np.stack([[np.full((2, 2), -1.0), np.full((2, 2), 5.0)], [np.full((2, 2), 1.0), np.full((2, 2), 9.0)]])
-    low, high = perturbation._range(images, None, images.shape[1:])
+    low, high = perturbation._range(images, None, images.shape[1:], 1)
     np.testing.assert_array_equal(low.ravel(), [-1, 5])
     np.testing.assert_array_equal(high.ravel(), [1, 9])
 

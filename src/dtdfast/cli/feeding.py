@@ -13,46 +13,15 @@ from ..explainer import Explainer
 from ..files import readable, regular
 from ..images import Preparation
 from ..importers.onnx.importer import OnnxModel, fits
-from ..layers import (
-    INPUT,
-    LRN,
-    Activation,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Layer,
-    MaxPool,
-    Pad,
-    Permute,
-    ReLU,
-    Scale,
-    SumPool,
-    Upsample,
-)
+from ..layers import Layer
+from ..layout import CHANNEL_AXIS, seen
 from ..listing import summary
 from ..plan.shapes import Shape
-from ..plan.wiring import sources
 from ..storage import load
 from ..threads import default_threads
 
 OPEN = (0, 0, 0, 0)  # what a file declares that says nothing: four axes
 SIDE = 224  # where neither the file nor the caller says a size
-CHANNEL_AXIS = {"nchw": 1, "nhwc": 3}
-# Records that leave the channels as they are.
-TRANSPARENT = (
-    Activation,
-    AvgPool,
-    BatchNorm,
-    Dropout,
-    LRN,
-    MaxPool,
-    Pad,
-    ReLU,
-    Scale,
-    SumPool,
-    Upsample,
-)
 WAYS = {  # from models that are not read here, by the ends of their names
     ".pt .pth .bin .ckpt": "dtdfast.from_torch(module.eval(), example)",
     ".pt2": "dtdfast.from_torch(path)",
@@ -210,7 +179,7 @@ def _matched(
     The file's declaration is asked first, then the layer that first meets the channels: a convolution or an affine
     layer.
     """
-    known = _seen(model) if not isinstance(model, OnnxModel) else None
+    known = seen(model) if not isinstance(model, OnnxModel) else None
     asked = {"gray": 1, None: None}.get(arguments.channels, 3)
     possible = [
         (layout, n)
@@ -230,11 +199,11 @@ def _matched(
         except DtdError as error:
             failed = failed or error
             continue
-        seen = _seen(layers)
-        if seen in (None, (layout, n)):
-            found.append(((layout, n), seen is not None, layers, preparation))
+        told = seen(layers)
+        if told in (None, (layout, n)):
+            found.append(((layout, n), told is not None, layers, preparation))
         elif failed is None or len(possible) == 1:
-            failed = ShapeError(_unfit(arguments, declared, seen))
+            failed = ShapeError(_unfit(arguments, declared, told))
     if not found:
         assert failed is not None
         raise failed
@@ -277,37 +246,6 @@ def _fitting(declared: tuple[int, ...], known: tuple[str, int] | None) -> list[t
     return [
         (layout, n) for layout, n in pairs if declared[CHANNEL_AXIS[layout]] in (0, n) and known in (None, (layout, n))
     ]
-
-
-def _seen(layers: list[Layer]) -> tuple[str, int] | None:
-    """Layout and number of channels of the network's input, as the first layer tells that knows them."""
-    reads = sources(layers) if layers else ()
-    axes: tuple[int, ...] = (0, 1, 2, 3)  # of the network's input, as the entry at `position` has them
-    position = INPUT
-    while (reader := next((i for i, read in enumerate(reads) if position in read), None)) is not None:
-        record, position = layers[reader], reader
-        if isinstance(record, Permute):
-            if len(record.order) != 4:
-                return None
-            axes = tuple(axes[a] for a in record.order)
-        elif (n := _channels(record)) is not None:
-            layout = {1: "nchw", 3: "nhwc"}.get(axes[1])
-            return None if layout is None else (layout, n)
-        elif not isinstance(record, TRANSPARENT):
-            return None
-    return None
-
-
-def _channels(record: Layer) -> int | None:
-    """Of a record's input, if it tells; three numbers of an affine layer are for colours, others may be for rows."""
-    if isinstance(record, Conv) and record.weight.ndim == 4:
-        return int(record.weight.shape[1]) * int(record.groups)
-    if (
-        isinstance(record, (BatchNorm, Scale))
-        and len(record.mean if isinstance(record, BatchNorm) else record.scale) == 3
-    ):
-        return 3
-    return None
 
 
 def _preparation(arguments: argparse.Namespace, layout: str, n_channels: int, declared: tuple[int, ...]) -> Preparation:

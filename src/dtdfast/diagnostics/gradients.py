@@ -15,6 +15,7 @@ from ..calls import explain
 from ..errors import TargetError, at
 from ..explainer import Explainer
 from ..layers import Activation, Layer
+from ..layout import channel_axis
 from ..models import opened
 from ..options import PREDICTING, split
 from ..plan import units as U
@@ -125,7 +126,8 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         difference = np.abs(a - expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
-    alike = cosine(per_pixel(relevance), per_pixel(expected))
+    axis = channel_axis(layers, relevance.ndim)
+    alike = cosine(per_pixel(relevance, axis), per_pixel(expected, axis))
     return GradientEquivalence(
         name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept)
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..calls import explain
 from ..errors import LayerError, at
+from ..layout import channel_axis
 from ..models import opened
 from ..options import seeded, split
 from ..plan.wiring import sources
@@ -222,7 +223,7 @@ def parameter_randomization(
     start = one_hot(index, n_classes)
     original = maps_by(attribution, layers, x, start, options)
     similarities = [
-        compare(original, maps_by(attribution, network, x, start, options))
+        compare(original, maps_by(attribution, network, x, start, options), channel_axis(layers, original.ndim))
         for network in _networks(layers, steps, order, rng)
     ]
     names = [at(step[0], layers[step[0]]) for step in steps]

@@ -15,9 +15,9 @@ Vector = NDArray[np.float64]
 WINDOW = 7  # of the structural similarity
 
 
-def per_pixel(relevance: Array) -> Array:
-    """Channels summed: (n, c, h, w) → (n, h, w); (n, features) stays."""
-    return relevance.sum(axis=1, dtype=np.float64) if relevance.ndim > 2 else relevance.astype(np.float64)
+def per_pixel(relevance: Array, axis: int = 1) -> Array:
+    """Channels summed, which lie along this axis: (n, c, h, w) → (n, h, w); (n, features) stays."""
+    return relevance.sum(axis=axis, dtype=np.float64) if relevance.ndim > 2 else relevance.astype(np.float64)
 
 
 def _divide(a: Array, b: Array) -> Any:
@@ -89,9 +89,9 @@ def ssim(a: Array, b: Array) -> Vector:
 MEASURES = {"cosine": cosine, "Spearman": spearman, "SSIM": ssim, "total variation": total_variation}
 
 
-def compare(a: Array, b: Array) -> dict[str, Vector]:
-    """All measures of two batches of maps, channels summed first."""
-    u, v = per_pixel(np.asarray(a)), per_pixel(np.asarray(b))
+def compare(a: Array, b: Array, axis: int = 1) -> dict[str, Vector]:
+    """All measures of two batches of maps, channels summed first, as in `per_pixel`."""
+    u, v = per_pixel(np.asarray(a), axis), per_pixel(np.asarray(b), axis)
     return {name: measure(u, v) for name, measure in MEASURES.items()}
 
 

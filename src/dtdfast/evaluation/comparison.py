@@ -16,6 +16,7 @@ from ..diagnostics.sensitivity import ClassSensitivity, class_sensitivity
 from ..diagnostics.similarity import median, per_pixel
 from ..errors import InputError
 from ..layers import Layer
+from ..layout import channel_axis
 from ..models import opened
 from ..options import predicting, seeded, split
 from ..plan.domain import Domain
@@ -212,7 +213,9 @@ def compare(
     alike = {}
     for name, (of, given) in named.items() if n_classes > 1 else ():
         alike[name] = class_sensitivity(layers, point.copy(), index, other, attribution=of, seed=seed, **given)
-    return Comparison(curves, moved, {name: gini(per_pixel(r)) for name, r in maps.items()}, alike)
+    return Comparison(
+        curves, moved, {name: gini(per_pixel(r, channel_axis(layers, r.ndim))) for name, r in maps.items()}, alike
+    )
 
 
 def gini(values: Array) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from ..diagnostics.attribution import chosen
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
+from ..layout import channel_axis
 from ..models import opened
 from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
 from ..plan.domain import Domain
@@ -155,19 +156,25 @@ def region_perturbation(
     if SENSITIVITY not in maps:
         kept = predicting(options)
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
-    images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
+    axis = channel_axis(layers, point.ndim)
+
+    def first(a: Array) -> Array:
+        """With the channels first, of which a table has one."""
+        return a[:, None] if a.ndim == 2 else np.moveaxis(a, axis, 1)
+
+    images = first(point)
     side = min(size, max(images.shape[2:]))
     numbers = regions(images.shape[2:], side)
     if not numbers.max():
         shape = "×".join(map(str, images.shape[2:]))
         raise InputError(f"size is {size}, and a sample is {shape}: one region has no order; give a smaller size")
     steps = min(steps, int(numbers.max()) + 1)
-    scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
-    replace = operator_of(operator, *_range(images, options.get("domain"), point.shape[1:]), images)
+    scores = {name: region_scores(first(values), numbers) for name, values in maps.items()}
+    replace = operator_of(operator, *_range(images, options.get("domain"), point.shape[1:], axis), images)
     draws = repeats if operator in RANDOM else 1
 
     def follow(n: int, copies: Array) -> Array:
-        values = explainer.predict(copies.reshape(-1, *point.shape[1:]))
+        values = explainer.predict(copies[:, 0] if point.ndim == 2 else np.moveaxis(copies, 1, axis))
         return (softmax(values) if probability else values)[:, index[n]].astype(np.float64)
 
     most: dict[str, list[Array]] = {name: [] for name in (*maps, RANDOM_ORDER)}
@@ -274,11 +281,13 @@ def _blocks(copies: Iterator[Array], size: int, count: int, image: Array) -> Ite
         yield block
 
 
-def _range(images: Array, domain: Any, sample: Shape) -> tuple[Array, Array]:
-    """The lowest and highest value of each element, (c, *space) or broadcastable to it; `domain` is of samples."""
+def _range(images: Array, domain: Any, sample: Shape, axis: int) -> tuple[Array, Array]:
+    """The lowest and highest value of each element, (c, *space) or broadcastable to it; `domain` is of samples, with
+    channels along this axis.
+    """
     bounds = None if domain is None else Domain.parse(domain).bounds(sample)
     if bounds is not None:
-        low, high = (bound.reshape(images.shape[1:]) for bound in bounds)
+        low, high = (np.moveaxis(b[None], axis, 1).reshape(images.shape[1:]) for b in bounds)
         return low, high
     axes = (0, *range(2, images.ndim))
     low, high = images.min(axis=axes), images.max(axis=axes)

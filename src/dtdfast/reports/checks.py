@@ -16,6 +16,7 @@ from ..diagnostics.similarity import median
 from ..errors import DtdError, InputError
 from ..evaluation import region_perturbation
 from ..layers import Layer
+from ..layout import channel_axis
 from ..verdicts import OPEN, TABLE
 from .inputs import PICTURES, Array, Inputs
 
@@ -67,9 +68,14 @@ class Case:
         return {**self.first, **beside_rows(self.given, which)}
 
     @property
+    def turned(self) -> bool:
+        """Whether a picture's channels come last, and the network does not tell."""
+        return self.inputs.channels_last and channel_axis(self.layers, 4) > 0
+
+    @property
     def attribution(self) -> Attribution:
-        """Maps as they are compared: a picture's channels, which are summed there, on axis 1 behind the targets'."""
-        if not self.inputs.channels_last:
+        """Maps as they are compared: with channels, which are summed there, where the network has them."""
+        if not self.turned:
             return explain
 
         def turned(layers: Sequence[Layer], x: Any, start: Any, **options: Any) -> Array:
@@ -133,13 +139,13 @@ def _roots(case: Case) -> Found:
 def _perturbation(case: Case, maps: dict[str, Array]) -> Found:
     x, n = case.inputs.x[case.some], len(case.inputs.x[case.some])
     pictures = case.inputs.kind == PICTURES
-    if case.inputs.channels_last:
+    if case.turned:
         raise InputError("the pictures have their channels last, and regions are cut where channels come first")
     if not pictures and n < 2:
         raise InputError("there is one sample: what others hold at its places cannot replace its values")
     given = {k: v for k, v in case.options.items() if k in ("domain", "backend", "batch_size", "n_threads")}
     taken = {name: values[case.some] for name, values in maps.items()}
-    size = max(1, round(max(x.shape[2:]) / REGIONS)) if pictures else 1
+    size = max(1, round(max(case.inputs.summed(x[:1]).shape[1:]) / REGIONS)) if pictures else 1
     result = region_perturbation(
         case.layers, x, taken, case.target[case.some], size=size, steps=STEPS, repeats=REPEATS,
         operator="uniform" if pictures else "resample", seed=case.seed, **given,

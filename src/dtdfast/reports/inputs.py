@@ -66,6 +66,7 @@ def inputs_of(
     pictures: Any,
     preparation: Preparation | None,
     domain: Any,
+    axis: int,
 ) -> Inputs:
     """Raises ShapeError, InputError."""
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a DataFrame
@@ -92,7 +93,7 @@ def inputs_of(
     if kind != PICTURES:
         return Inputs(array, kind, shown, columns, words)
     size = None if pictures is None else np.shape(pictures)[1:3]
-    last = preparation is not None and preparation.layout == NHWC
+    last = axis < 0 if preparation is None else preparation.layout == NHWC
     last = last or (size == array.shape[1:3] and size != array.shape[2:])
     seen = _seen(array, last, preparation, domain) if pictures is None else host_array(pictures, "pictures")
     expected = (n, *(array.shape[1:3] if last else array.shape[2:]))

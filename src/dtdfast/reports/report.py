@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError, StorageError
 from ..files import named, replaceable, written
 from ..images import Preparation
+from ..layout import channel_axis
 from ..models import layers_of
 from ..options import at_least_one, seeded, texts
 from ..rules import Gamma, Rule
@@ -180,6 +181,7 @@ def report(
     shown, seed = at_least_one("shown", shown), seeded(seed)
     labels = None if labels is None else texts("labels", labels)
     tests = texts("tests", tests)
+    network = layers_of(layers, x)  # whose columns an estimator may know
     inputs = inputs_of(
         x,
         names=names,
@@ -188,6 +190,7 @@ def report(
         pictures=pictures,
         preparation=preparation,
         domain=options.get("domain"),
+        axis=channel_axis(network, 4),
     )
     chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, (str, Rule)) else rules
     if not isinstance(chosen, Iterable):
@@ -199,7 +202,7 @@ def report(
         raise InputError(f"title is {title!r:.60}, expected text")
     held = [layers, *files] if isinstance(layers, (str, os.PathLike)) else files
     found = gathered(
-        layers_of(layers, x),  # whose columns an estimator may know
+        network,
         inputs,
         target,
         against,

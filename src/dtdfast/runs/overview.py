@@ -126,8 +126,11 @@ class Overview:
         several of them is read once.
         """
         stored, chunk = self.stored, self.stored.chunk
-        fed = stored.manifest.get("preparation") or {}
-        last = fed.get("layout") == "nhwc" and stored.attribute("relevance", "summed over axis") is None
+        kept, options = (stored.manifest.get(key) for key in ("stored", "options"))
+        fed = stored.manifest.get("preparation") or kept
+        last = isinstance(fed, dict) and fed.get("layout") == "nhwc"
+        last = last and (not isinstance(options, dict) or options.get("stop") is None)
+        last = last and stored.attribute("relevance", "summed over axis") is None
         read: dict[int, Array] = {}
         for place in sorted(places):
             k, within = divmod(int(self.number[place]), chunk)

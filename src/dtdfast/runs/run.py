@@ -22,6 +22,7 @@ from ..extras import require
 from ..files import named
 from ..images import Preparation
 from ..layers import Layer
+from ..layout import channel_axis
 from ..options import PLACE, alone, check_flags, split
 from ..presets import PRESETS
 from ..progress import bar
@@ -119,8 +120,8 @@ def run(
     dtype : {"float32", "float16"}, default "float32"
         The type of the stored relevance. float16 has 11 bits, and steps of 6e-8 below 6e-5.
     sum_channels : bool, default False
-        Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a
-        preparation whose layout is "nhwc".
+        Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis where
+        the network takes them there, as Keras's do.
     ledger : bool, default False
         Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes up to about
         half of the explanation's time more.
@@ -191,7 +192,10 @@ def run(
     if others:
         raise RunError(f"{next(iter(others))}= is no option of a run")
     scores = None if channels is None else _scores(layers, channels, shared)
-    work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict, scores)
+    rank = 1 + len(source.sample(preparation)[0])
+    last = channel_axis(layers, rank) < 0 if preparation is None else preparation.layout == "nhwc"
+    last = last and options.get("stop") is None
+    work = _work(explainer, source, preparation, target, dtype, sum_channels, last, ledger, strict, scores)
     begun = environment(explainer.backend, pictures=source.names is not None)
     manifest = as_stored(
         {
@@ -207,6 +211,7 @@ def run(
                 "dtype": dtype,
                 "sum over channels": bool(sum_channels),
                 "ledger": bool(ledger),
+                **({"layout": "nhwc"} if last and preparation is None else {}),
                 **_kept(channels),
             },
             **begun,
@@ -277,6 +282,7 @@ def _work(
     target: Any,
     dtype: str,
     sum_channels: bool,
+    last: bool,
     ledger: bool,
     strict: bool,
     scores: ChannelScores | None,
@@ -297,7 +303,6 @@ def _work(
             raise RunError(
                 f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none"
             )
-        last = preparation is not None and preparation.layout == "nhwc"
         axis = relevance.ndim - 1 if last else 1
     rules = explainer.options["rules"]
     clip = isinstance(rules, str) and PRESETS[rules].clip_start

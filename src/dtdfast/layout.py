@@ -1,0 +1,79 @@
+"""Where a network's input has its channels, as the first layers tell that know them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .layers import (
+    INPUT,
+    LRN,
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Layer,
+    MaxPool,
+    Pad,
+    Permute,
+    ReLU,
+    Scale,
+    SumPool,
+    Upsample,
+)
+from .plan.wiring import sources
+
+CHANNEL_AXIS = {"nchw": 1, "nhwc": 3}
+# Records that leave the channels as they are.
+TRANSPARENT = (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Dropout,
+    LRN,
+    MaxPool,
+    Pad,
+    ReLU,
+    Scale,
+    SumPool,
+    Upsample,
+)
+
+
+def channel_axis(layers: Sequence[Layer], rank: int) -> int:
+    """Along which axis of maps (n, ...) of this rank the input's channels lie: the last one, or 1."""
+    found = seen(layers, rank)
+    return -1 if found is not None and found[0] == "nhwc" else 1
+
+
+def seen(layers: Sequence[Layer], rank: int = 4) -> tuple[str, int] | None:
+    """Layout and number of channels of the network's input of so many axes, as the first layer tells that knows
+    them.
+    """
+    reads = sources(layers) if layers else ()
+    axes = tuple(range(rank))  # of the network's input, as the entry at `position` has them
+    position = INPUT
+    while (reader := next((i for i, read in enumerate(reads) if position in read), None)) is not None:
+        record, position = layers[reader], reader
+        if isinstance(record, Permute):
+            if len(record.order) != rank:
+                return None
+            axes = tuple(axes[a] for a in record.order)
+        elif (n := _channels(record, rank)) is not None:
+            layout = {1: "nchw", rank - 1: "nhwc"}.get(axes[1])
+            return None if layout is None else (layout, n)
+        elif not isinstance(record, TRANSPARENT):
+            return None
+    return None
+
+
+def _channels(record: Layer, rank: int) -> int | None:
+    """Of a record's input, if it tells; three numbers of an affine layer are for colours, others may be for rows."""
+    if isinstance(record, Conv) and record.weight.ndim == rank:
+        return int(record.weight.shape[1]) * int(record.groups)
+    if (
+        isinstance(record, (BatchNorm, Scale))
+        and len(record.mean if isinstance(record, BatchNorm) else record.scale) == 3
+    ):
+        return 3
+    return None

@@ -1,0 +1,82 @@
+"""A network that takes its channels last, as Keras's do, is run and judged as the same one with its channels first."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast import diagnostics, evaluation
+from dtdfast.layout import channel_axis
+from dtdfast.runs.overview import Overview
+from run_support import stored
+
+RNG = np.random.default_rng(12)
+FIRST = [
+    dtd.Conv(RNG.standard_normal((4, 3, 3, 3))), dtd.ReLU(), dtd.Flatten(), dtd.Linear(RNG.standard_normal((5, 320))),
+]  # fmt: skip
+LAST = [dtd.Permute((0, 3, 1, 2)), *FIRST]
+X = RNG.random((4, 3, 12, 10)).astype(np.float32)
+TURNED = np.ascontiguousarray(np.moveaxis(X, 1, -1))
+
+
+def test_the_axis_of_the_channels() -> None:
+    assert [channel_axis(layers, 4) for layers in (FIRST, LAST)] == [1, -1]
+    line = [dtd.Permute((0, 2, 1)), dtd.Conv(np.ones((2, 3, 2)))]
+    assert [channel_axis(layers, 3) for layers in (line, line[1:])] == [-1, 1]
+    assert channel_axis([dtd.Linear(np.ones((2, 3)))], 2) == 1
+
+
+@pytest.mark.parametrize("operator", ["flip", [0.1, 0.2, 0.3]])
+def test_regions_are_cut_from_rows_and_columns(operator: Any) -> None:
+    a, b = (
+        evaluation.region_perturbation(
+            layers, x, dtd.explain(layers, x), operator=operator, size=3, steps=4, domain=(0.0, 1.0), repeats=2
+        )
+        for layers, x in ((FIRST, X), (LAST, TURNED))
+    )
+    for name, curve in a.outputs.items():
+        np.testing.assert_allclose(b.outputs[name], curve, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_are_what_is_summed() -> None:
+    options: Any = dict(methods=["dtd"], size=3, steps=2, repeats=1, domain=(0.0, 1.0), operator="flip")
+    a, b = (evaluation.compare(layers, x, **options) for layers, x in ((FIRST, X), (LAST, TURNED)))
+    np.testing.assert_allclose(b.sparsity["dtd"], a.sparsity["dtd"], rtol=1e-5)
+    c, d = (diagnostics.parameter_randomization(layers, x) for layers, x in ((FIRST, X), (LAST, TURNED)))
+    for left, right in ((a.classes["dtd"].similarity, b.classes["dtd"].similarity), (c.similarity, d.similarity)):
+        for measure, values in left.items():
+            np.testing.assert_allclose(right[measure], values, rtol=1e-4, atol=1e-5, err_msg=measure)
+    e, f = (diagnostics.gradient_equivalence(layers, x) for layers, x in ((FIRST, X), (LAST, TURNED)))
+    np.testing.assert_allclose(f.alike, e.alike, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sum_channels", [False, True])
+def test_a_run_and_its_maps(sum_channels: bool, tmp_path: Path) -> None:
+    dtd.run(LAST, TURNED, tmp_path / "maps.zarr", sum_channels=sum_channels)
+    expected = dtd.explain(FIRST, X).sum(axis=1, dtype=np.float64)
+    if sum_channels:
+        np.testing.assert_allclose(stored(tmp_path / "maps.zarr", "relevance"), expected, rtol=1e-4, atol=1e-5)
+    ((_, found),) = Overview.of(tmp_path / "maps.zarr").maps([2])
+    np.testing.assert_allclose(found, expected[2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_stops_within(tmp_path: Path) -> None:
+    """The network's own channels are on axis 1, wherever those of its input are."""
+    dtd.run(LAST, TURNED, tmp_path / "maps.zarr", sum_channels=True, stop=2)
+    expected = dtd.explain(LAST, TURNED, stop=2).sum(axis=1)
+    np.testing.assert_allclose(stored(tmp_path / "maps.zarr", "relevance"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_report() -> None:
+    options: Any = dict(tests=("class", "perturbation"), rules=["dtd"], domain=(0.0, 1.0))
+    a, b = (dtd.report(layers, x, **options) for layers, x in ((FIRST, X), (LAST, TURNED)))
+    (of_class, regions), (same, turned) = ([test for test in page.data["tests"] if test["numbers"]] for page in (a, b))
+    assert same["numbers"]["value"] == pytest.approx(of_class["numbers"]["value"], rel=1e-5)
+    assert turned["done"] == regions["done"]
+    pictures = [re.findall('src="(data:image[^"]+)"', page.html) for page in (a, b)]
+    assert pictures[0] == pictures[1]
