@@ -51,6 +51,8 @@ def test_channels_are_what_is_summed() -> None:
     for left, right in ((a.classes["dtd"].similarity, b.classes["dtd"].similarity), (c.similarity, d.similarity)):
         for measure, values in left.items():
             np.testing.assert_allclose(right[measure], values, rtol=1e-4, atol=1e-5, err_msg=measure)
+    g, h = (diagnostics.cosine_convergence(layers, x) for layers, x in ((FIRST, X), (LAST, TURNED)))
+    np.testing.assert_allclose(h.cosine, g.cosine, rtol=1e-4)
     e, f = (diagnostics.gradient_equivalence(layers, x) for layers, x in ((FIRST, X), (LAST, TURNED)))
     np.testing.assert_allclose(f.alike, e.alike, rtol=1e-5)
 

@@ -255,7 +255,7 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "attention of every layer": (explain_net(0, attention=ONES(2)), dtd.RuleError, ["attention", "'held'"]),
     "precision of every layer": (explain_net(0, precision=ONES(2)), dtd.BackendError, ["precision", "float32"]),
     "rules of a gradient": (
-        lambda: dtd.baselines.gradient(net(), image(), 0, rules="lrp-0"), dtd.InputError, ["rules=", "gradient"]),
+        lambda: dtd.baselines.gradient(net(), image(), 0, rules="lrp-0"), dtd.InputError, ["rules= is for `explain`"]),
     "precision of predictions": (
         lambda: dtd.predict(net(), image(), precision="float64"), dtd.InputError, ["precision= is an option of"]),
     "kind that is not one": (

@@ -206,3 +206,32 @@ def test_targets_of_one_sample(rng: Generator) -> None:
         interactions.co_relevance(layers, x, [[0, 1]] * 2, **options)
     with pytest.raises(dtd.InputError, match="k is -1"):
         interactions.top_pairs(layers, x, k=-1)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "oracle"])
+def test_simple_taylor_within_the_network(backend, rng):
+    """At `stop` it is that of the layers above, of what stands there at x and at the root."""
+    tanh = dtd.Activation("tanh")
+    layers = [dtd.Linear(rng.standard_normal((6, 4))), tanh, dtd.Linear(rng.standard_normal((3, 6))), tanh]
+    x, root = rng.standard_normal((2, 2, 4))
+    found = dtd.baselines.simple_taylor(layers, x, root, 1, backend=backend, stop=1)
+    below = [dtd.predict(layers[:2], a, backend=backend) for a in (x, root)]
+    expected = dtd.baselines.simple_taylor(layers[2:], *below, 1, backend=backend)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_options_that_would_be_overwritten_or_ignored_are_refused(rng):
+    layers, x = (
+        [dtd.Linear(rng.standard_normal((3, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 3)))],
+        np.ones((2, 4)),
+    )
+    for call, option in (
+        (lambda **k: interactions.co_relevance(layers, x, 0, position=0, **k), dict(stop=1)),
+        (lambda **k: interactions.taylor_terms(layers, x, 0, **k), dict(rules="lrp-0")),
+        (lambda **k: dtd.diagnostics.cosine_convergence(layers, x, **k), dict(stop=1)),
+        (lambda **k: dtd.diagnostics.root_audit(layers, x, **k), dict(kind="gradient")),
+        (lambda **k: dtd.diagnostics.conservation(layers, x, **k), dict(return_ledger=True)),
+        (lambda **k: dtd.concepts.channel_relevance(layers, x, position=0, **k), dict(stop=1)),
+    ):
+        with pytest.raises(dtd.InputError, match=f"{next(iter(option))}= is for `explain` alone"):
+            call(**option)

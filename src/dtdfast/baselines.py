@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from .arrays.checks import as_array, host_array
 from .arrays.foreign import take
 from .calls import predict
-from .errors import InputError, ShapeError
+from .errors import ShapeError
 from .explainer import Explainer
 from .layers import INPUT, Embedding, Given, Layer
-from .options import PREDICTING, split
+from .options import OF_RULES, PREDICTING, split
 from .plan.program import GRADIENT
 from .plan.wiring import sources
 
@@ -48,10 +48,7 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     InputError
         An option is given that says how relevance is shared, such as rules.
     """
-    known, given = split(options)
-    for key in ("rules", "convention", "attention", "kind"):
-        if key in known:
-            raise InputError(f"{key}= is an option of explain alone: a gradient has no rules; leave it out")
+    known, given = split(options, *OF_RULES)
     return Explainer(layers, kind=GRADIENT, **known).explain(x, target, **given)
 
 
@@ -104,11 +101,14 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
 def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
     """Value × gradient at an entry."""
     g = gradient(layers, x, target, **{**options, "stop": stop})
+    product: Array = _over_targets(_values(layers, x, stop, options), g) * g
+    return product
+
+
+def _values(layers: Sequence[Layer], x: Any, stop: int, options: dict[str, Any]) -> Array:
     below = layers[: stop + 1]
     read = {*PREDICTING, *(record.name for record in below if isinstance(record, Given))}
-    kept = {key: value for key, value in options.items() if key in read}
-    product: Array = _over_targets(np.asarray(predict(below, x, **kept)), g) * g
-    return product
+    return np.asarray(predict(below, x, **{key: value for key, value in options.items() if key in read}))
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
@@ -184,6 +184,9 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
     g = gradient(layers, origin, target, **options)
+    if (stop := options.get("stop")) is not None:
+        difference = np.subtract(*(_values(layers, a, stop, options) for a in (point, origin)))
+        return home.give(_over_targets(difference, g) * g)
     return home.of_inputs(_over_targets(point - origin, g) * g)
 
 

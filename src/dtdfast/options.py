@@ -18,6 +18,9 @@ from .threads import MOST
 PREDICTING = ("backend", "batch_size", "n_threads")
 """Options that predictions take."""
 
+OF_RULES = ("rules", "convention", "attention", "kind")
+"""Options that change no gradient."""
+
 PLACE = (*PREDICTING, "device")
 """Options that say where and how results are computed. No bit depends on them, but on the backend that is chosen."""
 
@@ -110,10 +113,12 @@ def seeded(seed: Any) -> int:
     return int(seed)
 
 
-def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those that are options of an Explainer, and the others, which a network's Givens may be called."""
+def split(keywords: Mapping[str, Any], *without: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those that are options of an Explainer, and the others, which a network's Givens may be called; `without` names
+    more that are refused.
+    """
     known = {f.name for f in fields(Options)}
-    for key in ("out", "return_outputs"):
+    for key in ("out", "return_outputs", "return_ledger", *without):
         if key in keywords:
             raise InputError(f"{key}= is for `explain` alone; leave it out here")
     options = {key: value for key, value in keywords.items() if key in known}

@@ -82,7 +82,7 @@ def channel_relevance(
     LayerError
         No entry has this position, or it plays no part in what is explained.
     """
-    known, given = split(options)
+    known, given = split(options, "stop")
     layers, x = opened(layers, x, given)
     found = one_map(cached(layers, Options(**{**known, "stop": position}), x, given), x, target, given)
     return _by_channel(found, axis, position)

@@ -106,7 +106,7 @@ def top_samples(
     LayerError
         No entry has this position, or it plays no part in what is explained.
     """
-    channels, (known, given) = Channels(position, by, axis), split(options)
+    channels, (known, given) = Channels(position, by, axis), split(options, "stop")
     host, k = take(x)[0], at_least_one("k", k)
     if not hasattr(host, "shape"):
         host = samples_of(host)

@@ -206,7 +206,7 @@ def root_audit(
     ----------
     .. [1] Sixt and Landgraf, "A rigorous study of the deep Taylor decomposition", arXiv:2211.08425, section 4.
     """
-    layers, x = opened(layers, x, split(options)[1])
+    layers, x = opened(layers, x, split(options, "kind")[1])
     n_roots, rng = at_least_one("n_roots", n_roots), np.random.default_rng(seeded(seed))
     network, points = network_of(layers, x, options)
     domain = Domain.parse(options.get("domain", Options.domain))

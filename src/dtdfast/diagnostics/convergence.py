@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer
+from ..layout import channel_axis
 from ..models import opened
 from ..options import alone, predicting, seeded, split
 from ..plan import units as U
@@ -140,7 +141,7 @@ def cosine_convergence(
     ----------
     .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
-    layers, x = opened(layers, x, split(options)[1])
+    layers, x = opened(layers, x, split(options, "stop", "kind")[1])
     rng = np.random.default_rng(seeded(seed))
     alone(layers, "cosine_convergence")
     network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(x.shape).program.network
@@ -162,6 +163,8 @@ def cosine_convergence(
     for above, below in pairwise([*positions, None]):
         explainer = Explainer(layers, **{**options, "start": above, "stop": below})
         relevance = explainer.explain(x, relevance)
+        if below is None and channel_axis(layers, x.ndim) < 0:
+            relevance = np.moveaxis(relevance, -1, 2)
         cosines.append(median(_pairs(relevance)))
         chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)))))
     names = [*(at(p, layers[p]) for p in positions), "input"]

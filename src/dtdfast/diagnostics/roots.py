@@ -224,7 +224,7 @@ def root_points(
     .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
        arXiv:1512.02479, eq. 7.
     """
-    layers, x = opened(layers, x, split(options)[1])
+    layers, x = opened(layers, x, split(options, "kind")[1])
     network, point = network_of(layers, x, options)
     if len(point) != 1:
         raise LayerError(f"x holds {len(point)} samples, expected one: root points belong to one input")

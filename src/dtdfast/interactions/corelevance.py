@@ -67,7 +67,7 @@ def co_relevance(
     C_ii' where the same neurons hand relevance to both; this says where a layer combines inputs, and not whether their
     effect is more than additive.
     """
-    known, given = split(options)
+    known, given = split(options, "stop")
     layers, host = opened(layers, x, given)
     above, below = Explainer(layers, **{**known, "stop": position}), Explainer(layers, **{**known, "start": position})
     matrices, totals = [], []

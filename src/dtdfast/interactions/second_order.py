@@ -14,7 +14,7 @@ from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..models import opened
-from ..options import split
+from ..options import OF_RULES, split
 from ..plan.program import GRADIENT
 from ..results import Report, number
 
@@ -124,7 +124,7 @@ def taylor_terms(
     still vanish at the root, and say nothing about what first order leaves out; `left_out` says it. Terms of second
     order speak where activations are smooth (softplus, GELU, tanh) or where inputs are multiplied.
     """
-    known, given = split(options)
+    known, given = split(options, *OF_RULES, "stop")
     layers, x = opened(layers, x, given)
     exact = {"backend": "cpu", "precision": "float64"} | known
     array, at = (floats_of(values, name) for values, name in ((x, "x"), (root, "root")))
