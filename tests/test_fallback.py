@@ -8,7 +8,7 @@ import pytest
 import dtdfast as dtd
 import explicit
 from dtdfast.rules import CONVENTIONS
-from support import close, normal
+from support import close, normal, over
 
 BIASES = {None: "none", "none": "none", "by_sign": "by_sign", "full": "full"}
 X = np.array([[1.0, 2.0, 3.0], [0.0, 2.0, 0.0], [-1.0, 0.5, 0.0]], np.float32)
@@ -23,9 +23,9 @@ def stabilized(rule, convention):
 
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("stabilizer", [None, 0.25])
-@pytest.mark.parametrize("fallback", [False, True])
+@over("bias", BIASES)
+@over("stabilizer", [None, 0.25])
+@over("fallback", [False, True])
 def test_no_negative_term(fallback, stabilizer, bias, convention, backend, rng):
     rule = dtd.AlphaBeta(fallback=fallback, bias=bias, stabilizer=stabilizer)
     stands = BIASES[bias] if bias else CONVENTIONS[convention].biases.get("AlphaBeta", "none")

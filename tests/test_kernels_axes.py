@@ -10,6 +10,7 @@ import pytest
 
 from kernel_checks import LAYOUTS, agree, each, each_kernels, operand, same_bits
 from kernel_steps import Kernels, Step, place, vector
+from support import over
 
 POOLS = [  # size of x, kernel, step, padding before
     ((1, 6, 8), (1, 2, 2), (1, 2, 2), (0, 0, 0)),
@@ -92,9 +93,9 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
 
 
 @each("channels", [6, 3, 1, 16, 70], 2)
-@pytest.mark.parametrize("kernel", [(1, 2, 2), (1, 1, 3), (2, 3, 1)])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("scaled", [False, True])
+@over("kernel", [(1, 2, 2), (1, 1, 3), (2, 3, 1)])
+@over("layout", LAYOUTS)
+@over("scaled", [False, True])
 def test_windows_apart_at_once(kernels: Kernels, kernel: Any, layout: str, scaled: bool, channels: int) -> None:
     """The same bits as phase by phase."""
     rng = np.random.default_rng(channels)
@@ -141,7 +142,7 @@ def test_lrn(kernels: Kernels, size: int, shape: Any) -> None:
 
 @each_kernels
 @pytest.mark.parametrize(("channels", "blocks"), [(7, 1), (33, 3), (64, 4), (1100, 2), (20, 20)])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@over("layout", LAYOUTS)
 def test_length(kernels: Kernels, channels: int, blocks: int, layout: str) -> None:
     """At either end of the range too, where squares would under- or overflow."""
     rng = np.random.default_rng(15)
@@ -162,7 +163,7 @@ def test_length(kernels: Kernels, channels: int, blocks: int, layout: str) -> No
 
 
 @each_kernels
-@pytest.mark.parametrize("axis", [1, 3, 4])
+@over("axis", [1, 3, 4])
 def test_softmax(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(13)
     x, out = operand(kernels, rng, (3, 17, 5, 7)), operand(kernels, rng, (3, 17, 5, 7))
@@ -181,7 +182,7 @@ def test_softmax(kernels: Kernels, axis: int) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("axis", [1, 4])
+@over("axis", [1, 4])
 def test_embed_and_sum(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(14)
     n, words, features, vocabulary = 4, 7, 17, 23

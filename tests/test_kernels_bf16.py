@@ -17,6 +17,7 @@ import pytest
 from kernel_checks import FLOATS, LAYOUTS, NARROW, WITHOUT_UNITS, agree, same_bits
 from kernel_layers import Taps, taps_step
 from kernel_steps import Step, isa_name, lib
+from support import over
 
 V = 2.0**-8
 PRODUCT = {1: 2 * V + V * V, 2: 3 * V * V, 3: 2.0**-23}
@@ -55,7 +56,7 @@ def chain(components: int, n_terms: int, u: float) -> float:
 
 @pytest.mark.skipif(not NARROW, reason="this CPU has no bfloat16")
 @pytest.mark.parametrize("kernels", NARROW, ids=str)
-@pytest.mark.parametrize("weight_map", ["W", "W_POSITIVE", "W_SQUARE", "W_ONE", "W_GAMMA_NEGATIVE"])
+@over("weight_map", ["W", "W_POSITIVE", "W_SQUARE", "W_ONE", "W_GAMMA_NEGATIVE"])
 @each_layer
 def test_taps_in_bfloat16(kernels: Any, weight_map: str, name: str) -> None:
     layer = Taps("DENSE", kernels, np.random.default_rng(len(name)), **LAYERS[name])
@@ -71,8 +72,8 @@ def test_taps_in_bfloat16(kernels: Any, weight_map: str, name: str) -> None:
 
 @pytest.mark.skipif(not NARROW, reason="this CPU has no bfloat16")
 @pytest.mark.parametrize("kernels", NARROW, ids=str)
-@pytest.mark.parametrize("precision", COMPONENTS)
-@pytest.mark.parametrize("dual", [False, True])
+@over("precision", COMPONENTS)
+@over("dual", [False, True])
 @each_layer
 def test_neuron_in_components(kernels: Any, precision: str, dual: bool, name: str) -> None:
     """y as close as its components allow, terms (which positive products make) as close as theirs do."""
@@ -105,7 +106,7 @@ def test_float32_takes_the_matrix_units(kernels: Any, name: str) -> None:
 
 @pytest.mark.skipif(not PLAIN, reason="this CPU has no bfloat16")
 @pytest.mark.parametrize("kernels", PLAIN, ids=str)
-@pytest.mark.parametrize("op", ["NEURON_DENSE", "TAPS_DENSE"])
+@over("op", ["NEURON_DENSE", "TAPS_DENSE"])
 @each_layer
 def test_float32_stands_in_where_it_is_faster(kernels: Any, op: str, name: str) -> None:
     """Without matrix units: for every forward product, and on avx512f32 for all."""
@@ -122,7 +123,7 @@ def test_float32_stands_in_where_it_is_faster(kernels: Any, op: str, name: str) 
 
 @pytest.mark.skipif(not NARROW, reason="this CPU has no bfloat16")
 @pytest.mark.parametrize("kernels", NARROW, ids=str)
-@pytest.mark.parametrize("precision", COMPONENTS)
+@over("precision", COMPONENTS)
 @each_layer
 def test_bits_of_components(kernels: Any, precision: str, name: str) -> None:
     """The same for any number of threads, alone and in a batch; a NaN stays in the outputs that read it."""

@@ -6,18 +6,18 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 
 import kernel_reference as ref
 from kernel_checks import LAYOUTS, agree, each, each_kernels, operand, same_bits
 from kernel_steps import Kernels, Step, lib, place, vector
+from support import over
 
 ELEMENTWISE = [(n, c, h, w) for n, c in ((1, 1), (2, 3), (6, 17), (2, 65)) for h, w in ((1, 1), (5, 7), (17, 31))]
 each_shape = each("shape", ELEMENTWISE, 4)
 
 
 @each_shape
-@pytest.mark.parametrize("mode", ref.INPUT_MAPS)
+@over("mode", ref.INPUT_MAPS)
 def test_map(kernels: Kernels, shape: Any, mode: str) -> None:
     rng = np.random.default_rng(1)
     x, out = operand(kernels, rng, shape), operand(kernels, rng, shape)
@@ -45,7 +45,7 @@ def test_convert(kernels: Kernels, shape: Any) -> None:
 
 
 @each_shape
-@pytest.mark.parametrize("multiplier", ref.MULTIPLIERS)
+@over("multiplier", ref.MULTIPLIERS)
 def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
     rng = np.random.default_rng(2)
     repeat = 2 if shape[0] % 2 == 0 else 1
@@ -66,7 +66,7 @@ def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
         start = out.astype(kernels.wide)
 
 
-@pytest.mark.parametrize("sign", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
+@over("sign", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
 @each_shape
 def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
     rng = np.random.default_rng(3)
@@ -84,8 +84,8 @@ def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("kind", ref.ACTIVATIONS)
-@pytest.mark.parametrize("derivative", [False, True])
+@over("kind", ref.ACTIVATIONS)
+@over("derivative", [False, True])
 def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     """Functions and derivatives, far from 0 and at their kinks too: the derivative there is the one from the left."""
     numbers = {
@@ -116,8 +116,8 @@ def test_each_activation_has_a_name() -> None:
 
 
 @each_shape
-@pytest.mark.parametrize("derivative", [False, True])
-@pytest.mark.parametrize("per_channel", [False, True])
+@over("derivative", [False, True])
+@over("per_channel", [False, True])
 def test_activate_with_slopes(kernels: Kernels, shape: Any, derivative: bool, per_channel: bool) -> None:
     """Of a prelu: one per channel, or per element of a sample."""
     rng = np.random.default_rng(16)
@@ -133,7 +133,7 @@ def test_activate_with_slopes(kernels: Kernels, shape: Any, derivative: bool, pe
 
 
 @each_shape
-@pytest.mark.parametrize("biased", [False, True])
+@over("biased", [False, True])
 def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
     rng = np.random.default_rng(4)
     x, out, weight, bias = (
@@ -154,7 +154,7 @@ def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("seed", range(4))
+@over("seed", range(4))
 def test_signed_factor(kernels: Kernels, seed: int) -> None:
     """Terms where y ≥ 0; what y has beside them and its bias, at most 0, where y < 0; away from 0 by the stabilizer."""
     rng = np.random.default_rng(seed)
@@ -178,9 +178,9 @@ def test_signed_factor(kernels: Kernels, seed: int) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("mode", ["GATE", "DENOMINATOR", "DERIVATIVE"])
-@pytest.mark.parametrize("select", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
-@pytest.mark.parametrize("seed", range(4))
+@over("mode", ["GATE", "DENOMINATOR", "DERIVATIVE"])
+@over("select", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
+@over("seed", range(4))
 def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = (2, 17, 5, 7)
@@ -219,7 +219,7 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
 
 
 @each_shape
-@pytest.mark.parametrize("accumulate", [0, 1])
+@over("accumulate", [0, 1])
 def test_move(kernels: Kernels, shape: Any, accumulate: int) -> None:
     rng = np.random.default_rng(8)
     for x_order, out_order in product(LAYOUTS.values(), LAYOUTS.values()):
@@ -246,8 +246,8 @@ def test_move_permutes_and_broadcasts(kernels: Kernels) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("channels", [1, 17])
-@pytest.mark.parametrize("gap", [0, 3])
+@over("channels", [1, 17])
+@over("gap", [0, 3])
 def test_clear_border(kernels: Kernels, channels: int, gap: int) -> None:
     border = (1, 0, 2, 1, 0, 3)
     rng = np.random.default_rng(10)

@@ -13,6 +13,7 @@ import pytest
 import kernel_reference as ref
 from kernel_checks import agree, each, each_kernels, same_bits
 from kernel_steps import Kernels, Step, lib, place
+from support import over
 
 LAYOUTS = {
     "rows": (0, 1, 2, 5, 3, 4),
@@ -40,7 +41,7 @@ def batch_of(values: Any, repeat: int, shared: bool) -> Any:
 
 
 @each("size", SIZES, 3)
-@pytest.mark.parametrize("seed", range(4))
+@over("seed", range(4))
 def test_matmul(kernels: Kernels, size: tuple[int, int, int], seed: int) -> None:
     """out (+)= coefficient·multiplier(m)·x·other, with every operand that a step may have."""
     rng = np.random.default_rng([seed, *size])

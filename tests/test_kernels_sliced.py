@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 from dtdfast.plan.cuts import ranges
 from dtdfast.plan.steps import Buffer
 from kernel_checks import agree, each, each_kernels, operand, same_bits
 from kernel_steps import GUARD, SENTINEL, Kernels, Step, ffi, lib, place, vector
+from support import over
 
 ROWS, COLUMNS = 3, 4
 SHAPES = [
@@ -114,7 +114,7 @@ class Case:
 
 
 @each("shape", SHAPES, 2)
-@pytest.mark.parametrize("seed", range(2))
+@over("seed", range(2))
 def test_slices_have_the_bits_of_the_steps(kernels: Kernels, shape: Any, seed: int) -> None:
     case = Case(kernels, shape, np.random.default_rng([*shape, seed]))
     expected = case.one_by_one()
@@ -149,7 +149,7 @@ def test_weights_and_values(kernels: Kernels, shape: Any) -> None:
 
 
 @each("shape", [(2, 3, 5, 7), (1, 2, 3, 197), (1, 1, 2, 1100)], 2)
-@pytest.mark.parametrize("coefficient", [1.0, -0.75])
+@over("coefficient", [1.0, -0.75])
 def test_parts_of_rows_from_what_is_stored_of_them(kernels: Kernels, shape: Any, coefficient: float) -> None:
     """Softmax from maximum and 1/sum, relevance through it from Σ s c: the bits of whole rows, column by column."""
     rng = np.random.default_rng(shape)

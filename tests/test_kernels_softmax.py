@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 import kernel_reference as ref
 from kernel_checks import LAYOUTS, agree, each, each_kernels, operand, same_bits
 from kernel_steps import Kernels, Step, lib, place
+from support import over
 
 U = 2.0**-53
 SHAPES = [(2, 3, 5, 7), (1, 2, 17, 16), (2, 2, 3, 197), (1, 1, 2, 530), (1, 2, 2, 1100)]
@@ -33,8 +33,8 @@ def softmax(x: Any, kept: Any, axis: int) -> Any:
 
 
 @each("shape", SHAPES, 2)
-@pytest.mark.parametrize("axis", [4, 3, 1])
-@pytest.mark.parametrize("seed", range(3))
+@over("axis", [4, 3, 1])
+@over("seed", range(3))
 def test_softmax_of_what_is_selected(kernels: Kernels, shape: Any, axis: int, seed: int) -> None:
     rng = np.random.default_rng([*shape, axis, seed])
     x, out = operand(kernels, rng, shape), operand(kernels, rng, shape)
@@ -85,7 +85,7 @@ def test_exponential(kernels: Kernels) -> None:
 
 
 @each("shape", SHAPES, 2)
-@pytest.mark.parametrize("axis", [4, 3, 1])
+@over("axis", [4, 3, 1])
 def test_softmax_back(kernels: Kernels, shape: Any, axis: int) -> None:
     rng = np.random.default_rng([*shape, axis])
     repeat, coefficient = 3, 0.25
@@ -104,7 +104,7 @@ def test_softmax_back(kernels: Kernels, shape: Any, axis: int) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("weight_map", ref.WEIGHT_MAPS)
+@over("weight_map", ref.WEIGHT_MAPS)
 def test_map_weight(kernels: Kernels, weight_map: str) -> None:
     rng = np.random.default_rng(7)
     x, out = operand(kernels, rng, (2, 17, 5, 70), zeros=True), operand(kernels, rng, (2, 17, 5, 70))
@@ -118,7 +118,7 @@ def test_map_weight(kernels: Kernels, weight_map: str) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("layout", LAYOUTS)
+@over("layout", LAYOUTS)
 def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, layout: str) -> None:
     rng = np.random.default_rng(8)
     x, m = (kernels.normal(rng, 3, 4, 1, 30, 197, 1) for _ in range(2))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 from kernel_checks import LAYOUTS, each, each_kernels, operand, same_bits
 from kernel_steps import Kernels, Step, lib, place, vector
+from support import over
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 17, 33, 31), (1, 65, 40, 20), (2, 520, 3, 3)]
 U = 2.0**-53
@@ -43,7 +43,7 @@ MULTIPLIERS = {
 
 
 @each("shape", SHAPES, 2)
-@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+@over("multiplier", MULTIPLIERS)
 def test_sums(kernels: Kernels, shape: Any, multiplier: str) -> None:
     rng = np.random.default_rng([*shape, len(multiplier)])
     x, m = operand(kernels, rng, shape), operand(kernels, rng, shape, zeros=True)
@@ -61,7 +61,7 @@ KINDS = ("NONE", "GATE", "DENOMINATOR", "SIGNED")
 
 
 @each("shape", SHAPES, 2)
-@pytest.mark.parametrize("seed", range(12))
+@over("seed", range(12))
 def test_account(kernels: Kernels, shape: Any, seed: int) -> None:
     """Every field there or not, in turn."""
     rng = np.random.default_rng([*shape, seed])
@@ -118,7 +118,7 @@ def test_account(kernels: Kernels, shape: Any, seed: int) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("op", ["SUMS", "ACCOUNT"])
+@over("op", ["SUMS", "ACCOUNT"])
 def test_bits_depend_on_one_sample_alone(kernels: Kernels, op: str) -> None:
     """Not on the batch, the number of threads, or what lies around a sample."""
     rng = np.random.default_rng(5)

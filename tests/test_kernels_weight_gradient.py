@@ -10,6 +10,7 @@ import pytest
 from kernel_checks import LAYOUTS, agree, each_kernels, same_bits
 from kernel_layers import Taps, some_layer
 from kernel_steps import Kernels, Step, place
+from support import over
 
 POSITIONS = 128
 
@@ -58,7 +59,7 @@ def made(kernels: Kernels, seed: int) -> tuple[Taps, Any]:
 
 
 @each_kernels
-@pytest.mark.parametrize("seed", range(12))
+@over("seed", range(12))
 def test_sums(kernels: Kernels, seed: int) -> None:
     check(*made(kernels, seed))
 
@@ -88,7 +89,7 @@ def check(layer: Taps, m: Any) -> None:
 
 
 @each_kernels
-@pytest.mark.parametrize("seed", range(6))
+@over("seed", range(6))
 def test_bits(kernels: Kernels, seed: int) -> None:
     """The same for any number of threads, and for samples one by one."""
     layer, m = made(kernels, seed)

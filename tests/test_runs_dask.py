@@ -200,6 +200,7 @@ def test_a_worker_that_dies_at_every_phase(phase: str, cluster: distributed.Loca
         limit, there = time.monotonic() + PATIENCE, {pid}
         while pid in there or len(there) < 2:  # until another has taken its place
             assert time.monotonic() < limit
+            time.sleep(0.05)
             there = set(client.run(os.getpid, on_error="ignore").values())
     assert done.explained == 60
     assert contents(done.path) == contents(whole.path)

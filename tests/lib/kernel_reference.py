@@ -135,7 +135,7 @@ def remembered(reference: Callable[..., tuple[Array, ...]]) -> Callable[..., tup
     return call
 
 
-KEPT = 32  # more than one test asks for
+KEPT = 64  # more than one test asks for
 
 
 def windows(x: Array, frame: Triple, count: Triple, step: Triple, tap: Triple) -> Array:

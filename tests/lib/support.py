@@ -1,5 +1,7 @@
 """Small networks, and comparison with NumPy, for tests of meaning rather than of arithmetic."""
 
+import functools
+import inspect
 import os
 import re
 from itertools import product
@@ -20,6 +22,30 @@ def chosen(*lists, every=2):
     """
     numbered = (zip(*pairs, strict=True) for pairs in product(*map(enumerate, lists)))
     return [values for places, values in numbered if LONG or sum(places) % every == 0]
+
+
+def over(name, values):
+    """A test for all these values of an argument, where pytest would take longer than the test for each. What fails has
+    the value in a note.
+    """
+    known = [*values]
+
+    def decorate(test):
+        @functools.wraps(test)
+        def each_of_them(**given):
+            for value in known:
+                try:
+                    test(**given, **{name: value})
+                except BaseException as error:
+                    error.add_note(f"{name} is {value}")
+                    raise
+
+        wanted = inspect.signature(test)
+        rest = [parameter for key, parameter in wanted.parameters.items() if key != name]
+        each_of_them.__signature__ = wanted.replace(parameters=rest)
+        return each_of_them
+
+    return decorate
 
 
 def normal(rng, *shape):
