@@ -346,7 +346,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     r"\(KNeighborsRegressor\): it has no record here; multi-layer"),
     "votes": (lambda: fit(svm.SVC(kernel="linear"), THREE), "votes of pairs; set decision_function_shape='ovo'"),
     "trees within": (lambda: fit(multiclass.OneVsRestClassifier(ensemble.RandomForestClassifier(2)), THREE),
-    "it holds a RandomForestClassifier; it has"),
+    "it holds a RandomForestClassifier; only linear"),
     "unknown transformer": (
         lambda: fit(make_pipeline(decomposition.FactorAnalysis(2), linear_model.Ridge()), NUMBERS),
         r"\(FactorAnalysis\): it has no record here; scalers and PCA have",

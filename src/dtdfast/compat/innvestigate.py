@@ -4,7 +4,6 @@ model).analyze(x)`.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from .. import layers as L
 from ..arrays.foreign import take
-from ..errors import DomainError, InputError, ModelError, RuleError, TargetError
+from ..errors import InputError, ModelError, RuleError, TargetError
 from ..explainer import Explainer
 from ..extras import require
 from ..importers.keras.importer import from_keras
@@ -117,13 +116,9 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
     Notes
     -----
     The maps are iNNvestigate's (convention="innvestigate"): no bias in z⁺, w² and flat, the whole bias in both parts of
-    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. Activations that
-    are layers of their own, padding and upsampling are taken as there. These things differ:
-
-    - BatchNorms are merged into the layers before them, where iNNvestigate gives them rules of their own.
-    - A separable convolution is two layers.
-    - A product passes relevance to the signal only, where iNNvestigate takes the gradient.
-    - A first layer behind a Dropout is one.
+    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. These things
+    differ: BatchNorms are merged into the layers before them, where iNNvestigate gives them rules of their own; a
+    separable convolution is two layers; a product passes relevance to the signal only.
     """
     return Analyzer(name, model, **options)
 
@@ -289,7 +284,7 @@ class Analyzer:
                 layers = from_keras(self._model, x[:1])
                 box: Any = "real"
                 if isinstance(self._first, ZBox):
-                    box = tuple(_bound(bound, x.shape[1:]) for bound in self._box)
+                    box = tuple(np.array(bound, ndmin=x.ndim - 1) for bound in self._box)  # along the last axes
                 options = dict(rules=self._rules(layers), domain=box, convention="innvestigate", **self._executor())
                 self._explainer = state, Explainer(layers, **options)
             return self._explainer[1]
@@ -331,15 +326,6 @@ def _named(model: Any, within: str = "") -> Iterator[tuple[str, str]]:
         yield f"{within}{layer.name}", type(layer).__name__
         if hasattr(layer, "layers"):
             yield from _named(layer, f"{within}{layer.name}/")
-
-
-def _bound(bound: Any, shape: tuple[int, ...]) -> Any:
-    """Of every element: one number, one for each place of the last axis, or all of them in their order."""
-    array = np.asarray(bound)
-    try:
-        return array.reshape(shape) if array.size == math.prod(shape) else np.broadcast_to(array, shape)
-    except ValueError:
-        raise DomainError(f"a bound has shape {array.shape}, expected one that broadcasts to {shape}") from None
 
 
 def _first_rule(given: Any) -> Rule | None:

@@ -193,7 +193,7 @@ def _linear(step: Any, parts: Sequence[Any] = (), link: Callable[[Array], Array]
     weights, biases = [], []
     for part in parts or [step]:
         if not isinstance(part.coef_, np.ndarray):
-            raise Refused("its coefficients are sparse; call densify first, or fit it to dense data")
+            raise Refused("its coefficients are sparse; call densify first")
         weights.append(np.atleast_2d(np.asarray(part.coef_, np.float64)))
         biases.append(np.broadcast_to(np.asarray(part.intercept_, np.float64), (len(weights[-1]),)))
     weight, bias = np.concatenate(weights), np.concatenate(biases)
@@ -216,8 +216,7 @@ def _support_vectors(step: Any) -> Model:
         raise Refused(_KERNEL)
     if len(getattr(step, "classes_", ())) > 2 and step.decision_function_shape != "ovo":
         raise Refused(
-            "its values for several classes are votes of pairs; set decision_function_shape='ovo' for those of the "
-            "pairs, or use LinearSVC"
+            "its values for several classes are votes of pairs; set decision_function_shape='ovo', or use LinearSVC"
         )
     return _linear(step)
 
@@ -227,7 +226,7 @@ def _parts(step: Any) -> Model:
     parts = step.estimators_ if hasattr(step, "estimators_") else [step.estimator_]
     for part in parts:
         if type(part).__name__ not in LINEAR or not type(part).__module__.startswith("sklearn."):
-            raise Refused(f"it holds a {type(part).__name__}; it has a record where it holds linear models")
+            raise Refused(f"it holds a {type(part).__name__}; only linear models have a record there")
     return _linear(step, parts)
 
 
@@ -300,7 +299,7 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     **dict.fromkeys(("PoissonRegressor", "GammaRegressor", "TweedieRegressor"), _generalised),
     **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), _support_vectors),
     **dict.fromkeys(("OneVsRestClassifier", "MultiOutputRegressor", "RANSACRegressor"), _parts),
-    **dict.fromkeys(("PLSRegression", "PLSCanonical", "CCA"), _affine),
+    "PLSRegression": _affine,
 }
 
 _TREES = (
