@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Fail when git tracks an archive, a built file or one over 1 MB, or when the source distribution is over 1 MB, or is
-not what git tracks of the top folder, but for what only the repository needs, and of src/ and csrc/, but for README.md.
+not what git tracks of the top folder, and of src/ and csrc/, but for README.md.
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """
@@ -16,7 +16,6 @@ from scikit_build_core.build import build_sdist
 
 ARCHIVES = (".whl", ".gz", ".zip", ".tar", ".xz", ".so", ".o", ".pyc")
 MADE = "PKG-INFO"  # by the build
-ASIDE = {"CONTRIBUTING.md", "mkdocs.yml"}  # for the repository, as tests and pages are
 LARGEST = 1_000_000  # bytes, of a file and of the distribution
 
 
@@ -39,7 +38,7 @@ wrong += [
 ]
 held, size = distributed()
 wanted = {p for p in tracked if p.startswith(("src/", "csrc/")) and not p.endswith("/README.md")} | {MADE}
-wanted |= {p for p in tracked if not (p.startswith(".") or "/" in p)} - ASIDE
+wanted |= {p for p in tracked if not (p.startswith(".") or "/" in p)}
 wrong += [f"{p}: in the source distribution, but not tracked" for p in sorted(held - wanted)]
 wrong += [f"{p}: not in the source distribution" for p in sorted(wanted - held)]
 wrong += [f"source distribution: {size} bytes, at most {LARGEST}"] * (size > LARGEST)

@@ -69,6 +69,7 @@ def main() -> None:
         schedule.step()
         if step % 100 == 0:
             print(step, f"{loss.item():.3f}", flush=True)
+    model.bfloat16().float()  # which halves its file in an archive
     model.eval()
     x, labels = batch(200)
     with torch.no_grad():
