@@ -201,7 +201,16 @@ def chunk(layers: list[dtd.Layer], folder: Path, out: Path, **options: Any) -> l
 def kept(layers: list[dtd.Layer], x: np.ndarray, dtype: str = "float32", sum_channels: bool = False) -> Work:
     """What `dtdfast.run` does with every chunk."""
     return work_of(
-        dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False, None
+        dtd.Explainer(layers, domain=FED.domain),
+        open_source(x),
+        preparation=None,
+        target=None,
+        dtype=dtype,
+        sum_channels=sum_channels,
+        last=False,
+        ledger=False,
+        strict=False,
+        scores=None,
     )
 
 
