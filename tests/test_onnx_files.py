@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 import dtdfast as dtd
 from dtdfast import DtdError, MemoryBudgetError, ModelError, from_onnx
 from onnx_models import feed, model, run
+from support import LONG
 
 # -------------------------------------------------------------------------------------------------------------- weights
 
@@ -145,7 +146,7 @@ def test_weights_keep_to_the_memory_budget(tmp_path: Path, monkeypatch: pytest.M
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 
-@pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet", "light_resnet50"])
+@pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet", *["light_resnet50"] * LONG])
 def test_models_whose_weights_are_filled_on_import(name: str) -> None:
     """onnx's own light models, of opset 9: every weight is a ConstantOfShape, many times larger together than the
     file.
