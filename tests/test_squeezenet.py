@@ -120,7 +120,7 @@ def test_relevance_lies_on_the_object_since_the_weights_are_trained(x: NDArray[n
     target = dtd.predict(layers(), x).argmax(axis=1)
     trained = dtd.explain(layers(), x, target, domain=FED.domain).sum(axis=1)
     average = np.zeros_like(trained)
-    for seed in range(32 if LONG else 16):
+    for seed in range(32 if LONG else 8):
         maps = dtd.explain(permuted(seed), x, target, domain=FED.domain).sum(axis=1)
         total = maps.sum(axis=(1, 2), keepdims=True)
         average += maps / np.where(total > 0, total, 1)  # a class that a permutation never reaches has no relevance
