@@ -299,7 +299,7 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     **dict.fromkeys(("PoissonRegressor", "GammaRegressor", "TweedieRegressor"), _generalised),
     **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), _support_vectors),
     **dict.fromkeys(("OneVsRestClassifier", "MultiOutputRegressor", "RANSACRegressor"), _parts),
-    "PLSRegression": _affine,
+    **dict.fromkeys(("PLSRegression", "PLSCanonical", "CCA"), _affine),
 }
 
 _TREES = (
