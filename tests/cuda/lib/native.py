@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import config
+from numba.core import analysis, config
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from dtdfast.cuda.compile import language
+from dtdfast.cuda.compile.quicker import quicker
 
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data
@@ -211,7 +213,8 @@ def loop(kernel: Any) -> Any:
         # nor optimised; the level is shared with numba-cuda, so it is put back
         level, config.OPT = config.OPT, type(config.OPT)(0)
         try:
-            run(count, a, f)
+            with global_compiler_lock, quicker(types.Function, analysis):
+                run(count, a, f)
         finally:
             config.OPT = level
 

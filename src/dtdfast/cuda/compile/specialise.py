@@ -12,10 +12,9 @@ assign to arguments that are constants.
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
 from types import CodeType, FunctionType
@@ -59,17 +58,28 @@ def _parts(function: Function) -> tuple[ast.FunctionDef, dict[str, Any]]:
     return ast.FunctionDef("formula", made.args, [ast.Return(made.body)], []), names
 
 
-class _Rename(ast.NodeTransformer):
-    def __init__(self, names: dict[str, ast.expr]) -> None:
-        self.names = names
+def _copied(tree: Any) -> Any:
+    """A syntax tree anew: copy.deepcopy takes several times as long."""
+    if isinstance(tree, list):
+        return [_copied(part) for part in tree]
+    if not (isinstance(tree, ast.AST) and tree._fields):
+        return tree
+    made = type(tree).__new__(type(tree))
+    vars(made).update({name: _copied(part) for name, part in vars(tree).items()})
+    return made
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        new = self.names.get(node.id)
-        if new is None:
-            return node
-        if isinstance(new, ast.Name):
-            return ast.Name(new.id, node.ctx)
-        return copy.deepcopy(new)
+
+def _names(tree: Any) -> Iterator[ast.Name]:
+    """All names in it, in any order."""
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Name):
+            yield part
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, ast.AST):
+            waiting += vars(part).values()
 
 
 class _Specialise(ast.NodeTransformer):
@@ -82,13 +92,17 @@ class _Specialise(ast.NodeTransformer):
 
     def value(self, node: ast.expr) -> Any:
         """The value of an expression of constants; raises where it is not one."""
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and part.id not in self.constants and part.id != "len":
-                raise ValueError(part.id)
+        for name in _names(node):
+            if name.id not in self.constants and name.id != "len":
+                raise ValueError(name.id)
+        if isinstance(node, ast.Name):
+            return self.constants.get(node.id, len)
         code = compile(ast.fix_missing_locations(ast.Expression(node)), "<constant>", "eval")
         return eval(code, {**self.constants, "len": len, "__builtins__": {}})
 
     def visit(self, node: ast.AST) -> Any:
+        if not node._fields:  # an operator, a context
+            return node
         if isinstance(node, _FOLDED) and isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
             try:
                 value = self.value(node)
@@ -128,7 +142,7 @@ class _Specialise(ast.NodeTransformer):
         result = []
         for number in range(*(self.value(a) for a in call.args)):
             turn = _Specialise({**self.names, node.target.id: number}, self.outside, self.numbers)
-            result += turn.all_of(copy.deepcopy(node.body))
+            result += turn.all_of(_copied(node.body))
         return result
 
     def visit_While(self, node: ast.While) -> Any:
@@ -150,7 +164,7 @@ class _Specialise(ast.NodeTransformer):
             assert isinstance(called, ast.expr)
             return called
         definition, names = _parts(function)
-        local: dict[str, ast.expr] = {}
+        local: dict[str, str] = {}
         suffix = f"_{next(self.numbers)}"
         for parameter, argument in zip(definition.args.args, node.args, strict=True):
             given = self.visit(argument)
@@ -160,14 +174,16 @@ class _Specialise(ast.NodeTransformer):
             if not isinstance(given, ast.Name):
                 name = ast.Name(parameter.arg + suffix, ast.Store())
                 self.before.append(ast.Assign([name], given))
-                given = ast.Name(name.id, ast.Load())
-            local[parameter.arg] = given
+                given = name
+            local[parameter.arg] = given.id
         body = _Specialise(names, self.outside, self.numbers).all_of(definition.body)
-        for part in (p for statement in body for p in ast.walk(statement)):
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                assert part.id not in names, f"{function.__name__} assigns to {part.id}"
-                local.setdefault(part.id, ast.Name(part.id + suffix))
-        body = [_Rename(local).visit(statement) for statement in body]
+        found = list(_names(body))
+        for name in found:
+            if isinstance(name.ctx, ast.Store):
+                assert name.id not in names, f"{function.__name__} assigns to {name.id}"
+                local.setdefault(name.id, name.id + suffix)
+        for name in found:
+            name.id = local.get(name.id, name.id)
         last = body.pop() if body and isinstance(body[-1], ast.Return) else None
         self.before += body
         return last.value if isinstance(last, ast.Return) and last.value is not None else ast.Constant(None)
