@@ -30,7 +30,7 @@ from dtdfast.oracle.maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
 from dtdfast.plan.units import Part
 from layers import World, geometry
-from support import LONG
+from support import LONG, chosen
 
 U = 2.0**-24
 HALF = 2.0**-8
@@ -54,6 +54,7 @@ RUNS = [
     for place, unit in enumerate(UNITS)
     if case in OF_UNIT.get(unit, SOME)
 ]
+EVERY = 1 if on_gpu.WANTED else 2
 # every layer in both directions, by each of its units in one of them; with DTDFAST_LONG=1 in both
 NEURONS, SCATTERS = ([run for place, run in RUNS if LONG or place % 2 == way] for way in (0, 1))
 
@@ -160,13 +161,15 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     assert world.untouched(out)
 
 
-@pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
-@pytest.mark.parametrize(("unit", "scattered"), [("tf32x3", False), ("tf32x3", True), ("bf16", False), ("bf16", True)])
-def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random.Generator) -> None:
-    """Maps are taken in registers; one weight is zero, and gamma is no power of two.  In bfloat16 w² doubles w's error
-    and is rounded.
+WAYS = [("tf32x3", False), ("tf32x3", True), ("bf16", True), ("bf16", False)]
+
+
+@pytest.mark.parametrize(("weight_map", "way"), chosen(list(WEIGHT_MAPS), WAYS, every=EVERY))
+def test_weight_maps(weight_map: str, way: tuple[str, bool], rng: np.random.Generator) -> None:
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two. In bfloat16 w² doubles w's error
+    and is rounded. In the short form each unit goes one way.
     """
-    part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
+    (unit, scattered), part, gamma = way, geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
     part.weight[0, 0] = 0
     shapes = (part.source.shape, (part.taps.c_out, *part.taps.out_size))
     precision, real = UNITS[unit]
@@ -297,29 +300,28 @@ TILES = [
 
 
 @pytest.mark.parametrize(
-    ("unit", "tile", "channels", "transposed", "inner"),
-    [*((unit, *tile) for tile in TILES for unit in ("tf32", "bf16")), ("tf32_wgmma", "small group", 64, True, 64)],
-)
+    ("tile", "unit"), [*chosen(TILES, ["bf16", "tf32"], every=EVERY), (("small group", 64, True, 64), "tf32_wgmma")],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)  # fmt: skip
 def test_bits_are_the_same_for_every_tile_and_batch(
-    unit: str, tile: str, channels: int, transposed: bool, inner: int, rng: np.random.Generator, monkeypatch: Any
+    tile: tuple[str, int, bool, int], unit: str, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
-    """Each tile of the table, against the smallest that serves all shapes, with one sample more before. In emulation
-    units by wgmma give the bits of their counterparts, too.
+    """Each tile of the table, against the smallest that serves all shapes, with one sample more before; in the short
+    form for one type of numbers. In emulation units by wgmma give the bits of their counterparts, too.
     """
+    (name, channels, transposed, inner), (precision, real) = tile, UNITS[unit]
     part = geometry(rng, *((channels, inner) if transposed else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
-    x = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32)
-    results = []
-    precision, real = UNITS[unit]
+    x, results = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32), []
     small = tiles.NAMED["small group" if unit in tiles.WGMMA and on_gpu.WANTED else "small"]
-    for chosen, n in ((small, 1), (tiles.NAMED[tile], 2)):
-        monkeypatch.setattr(tiles, "choose", lambda *_, chosen=chosen: chosen)
-        monkeypatch.setattr(tiles, "USE_WGMMA", chosen in tiles.WARPGROUPS)
+    for row, n in ((small, 1), (tiles.NAMED[name], 2)):
+        monkeypatch.setattr(tiles, "choose", lambda *_, row=row: row)
+        monkeypatch.setattr(tiles, "USE_WGMMA", row in tiles.WARPGROUPS)
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
         world.lowering.taps("TAPS", part, View(given), dict(out=View(out), weight_map="w+"), scatter=transposed)
         (launch,) = world.run(precision)
-        assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.tile.constants, inner == 64)
+        assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (row.tile.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
     assert np.array_equal(*(r.view(np.uint32) for r in results))
 

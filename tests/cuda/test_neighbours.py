@@ -4,6 +4,7 @@ one element to a thread.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import host
 import on_gpu
 from assembler import count, resources, workers
 from device_memory import Memory
-from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.kernels import elementwise
 from dtdfast.cuda.kernels.strided import ABSENT, ALONG, STILL, kernel_of_elements
 from dtdfast.cuda.run import strided
@@ -168,10 +168,6 @@ WIDE: list[tuple[Any, ...]] = [  # arguments of kernel_of_elements, and how many
 REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
 
 
-def loaded(kernel: Kernel) -> dict[str, Any]:
-    return resources(kernel, loaded=True)
-
-
 def test_machine_code() -> None:
     """All that moves along is loaded and stored 16 bytes at a time, what was there too; nothing spills, and a thread
     does for each of its elements the arithmetic of one element to a thread; where it divides, the rare part of the
@@ -180,7 +176,7 @@ def test_machine_code() -> None:
     kernels = [kernel_of_elements(*row[:-1]) for row in WIDE]
     singles = [kernel_of_elements(*k.constants[:-2], tuple(f.replace(STILL, ALONG) for f in k.constants[-2]), 1)
                for k in kernels]  # fmt: skip
-    rows = list(workers().map(loaded, [*kernels, *singles]))
+    rows = list(workers().map(resources, [*kernels, *singles], repeat(True)))
     print()
     for (*_, loads), kernel, row, single in zip(WIDE, kernels, rows, rows[len(kernels) :], strict=False):
         code, together, numbers = row["code"], kernel.constants[-1], kernel.constants[1]

@@ -22,7 +22,7 @@ from dtdfast.plan import columns
 from dtdfast.plan.steps import View
 from dtdfast.vocabulary import W_ONE
 from layers import World, geometry
-from support import LONG
+from support import LONG, chosen
 from test_dense import UNITS, U, bound, kept, n_terms, near, with_rounding
 
 GIVEN = ["tf32x3", "tf32", "bf16"]
@@ -53,10 +53,9 @@ def steps_of(part: Any, n: int, t: int, real: str, rng: np.random.Generator, fie
     return world, s, out
 
 
-@pytest.mark.parametrize("unit", GIVEN if LONG else ["bf16", "tf32"])
-@pytest.mark.parametrize("multiplied", [True, False])
+@pytest.mark.parametrize(("multiplied", "unit"), chosen([True, False], GIVEN if LONG else ["tf32", "bf16"]))
 def test_as_phase_by_phase(
-    unit: str, multiplied: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    multiplied: bool, unit: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """r_in (+)= m · Σ_j w⁺ s_j, of two targets, near the oracle's, and bit by bit as without. So few pixels would take
     sums of 16 taps in segments, but those of 9 whole.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from itertools import product
+from itertools import product, repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 import dtdfast as dtd
 import host
-from assembler import early, resources, workers
+from assembler import resources, workers
 from dtdfast import threads
 from dtdfast.cuda.compile import cache, parallel, sources
 from dtdfast.cuda.compile.dependent import Dependent
@@ -141,8 +141,11 @@ def products():
 
 @pytest.fixture(scope="module")
 def assembled():
+    """Whether a kernel first waits: without DTDFAST_LONG of one of every factory."""
     made = [*kernels(), *products()]
-    return dict(zip(made, workers().map(resources, made), strict=True))
+    some = {kernel.factory: kernel for kernel in made}.values()
+    waits = [LONG or kernel in some for kernel in made]
+    return dict(zip(made, workers().map(resources, made, repeat(False), waits), strict=True))
 
 
 def test_assembled(assembled):
@@ -163,11 +166,11 @@ def test_assembled(assembled):
     assert not bad
 
 
-def test_all_wait_for_the_launch_before():
-    """In programmatic dependent launch, first of all; without DTDFAST_LONG one kernel of every factory."""
-    made = [*kernels(), *products()]
-    some = made if LONG else list({kernel.factory: kernel for kernel in made}.values())
-    assert not {kernel: steps for kernel, steps in zip(some, workers().map(early, some), strict=True) if steps}
+def test_all_wait_for_the_launch_before(assembled):
+    """In programmatic dependent launch, first of all."""
+    found = {kernel: row["early"] for kernel, row in assembled.items() if "early" in row}
+    assert {kernel.factory for kernel in found} == {kernel.factory for kernel in assembled}
+    assert not any(found.values()), found
 
 
 def test_what_must_cancel(assembled):

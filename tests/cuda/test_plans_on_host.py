@@ -71,7 +71,7 @@ def test_networks(name, rules, explainer):
     made = explainer(net.layers, device_for(name), rules=rules, domain=domain)
     bound = rounding(net, exact, oracle)
     assert np.abs(made.explain(x, start) - exact).sum() <= bound
-    ledger = made.ledger(x, net.target)
+    ledger = made.ledger(x if LONG else x[:1], net.target)
     assert ledger.closed, str(ledger)
 
 
@@ -111,7 +111,7 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
     found = made.explain(x, start)
     assert found.dtype == np.float32
     assert np.abs(found - exact).sum() <= bound
-    ledger = made.ledger(x, net.target)
+    ledger = made.ledger(x if LONG else x[:1], net.target)
     assert ledger.closed, str(ledger)
     if precision == "mixed":
         np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))

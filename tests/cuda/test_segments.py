@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -238,7 +239,7 @@ def test_compiled() -> None:
         Kernel("dtd_add_segments", add_segments, (4, e.constants), FIRST_VIEW + 2 * PER_VIEW, N_FLOATS, THREADS)
         for e in ENDINGS
     ]
-    rows = list(workers().map(loaded, [*kernels, *adding]))
+    rows = list(workers().map(resources, [*kernels, *adding], repeat(True), repeat(True)))
     assert not any(row["early"] for row in rows)
     for kernel, row in zip(kernels, rows, strict=False):
         for target, found in row["targets"].items():
@@ -257,7 +258,3 @@ def test_compiled() -> None:
         assert count(row["code"], "LDG", "128", "CONSTANT") >= sums
         first = next(k for k, name in enumerate(names) if name.startswith("FADD"))
         assert sum(name.startswith("LDG") for name in names[:first]) >= sums // (1 + ending.dual)
-
-
-def loaded(kernel: Kernel) -> Any:
-    return resources(kernel, loaded=True)

@@ -49,12 +49,12 @@ def tool(name: str) -> Path:
     return next(p for root in nvidia.__path__ for p in Path(root).rglob(f"bin/{name}"))
 
 
-def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
+def resources(kernel: Kernel, loaded: bool = False, waits: bool = False) -> dict[str, Any]:
     """By target the registers and the bytes of local memory; whether there is float64.
 
     With `loaded`, what is said of the last target is said of the machine code that is loaded there, and its
     instructions are listed and counted; the first target follows in the long form only, since making PTX takes most of
-    the time. Else the last target's PTX is made from that of the first.
+    the time. Else the last target's PTX is made from that of the first. With `waits`, what `early` finds.
     """
     from dtdfast.cuda.compile.compiler import improved, linked, ptx_of
     from dtdfast.cuda.compile.dependent import waiting
@@ -64,11 +64,13 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     if (LONG or not loaded) and not alone:
         text = ptx_of(kernel, (8, 0))
         row["targets"]["sm_80"] = _assembled(text, "sm_80")
+    since = ptx_of(kernel, (9, 0)) if loaded else improved(text).replace(".target sm_80", ".target sm_90")
+    if waits:
+        row["early"] = early(kernel, waiting(since))
     if not loaded:
-        row["targets"]["sm_90"] = _assembled(improved(text).replace(".target sm_80", ".target sm_90"), "sm_90")
+        row["targets"]["sm_90"] = _assembled(since, "sm_90")
         return row | _said(text)
-    text = ptx_of(kernel, (9, 0))
-    row["early"] = early(kernel, waiting(text))
+    text = since
     binary = linked(text, kernel, (9, 0))
     assert binary.entry == kernel.name
     row |= _said(text)
@@ -86,15 +88,14 @@ def _disassembled(image: bytes) -> str:
         return subprocess.run([tool("nvdisasm"), "-c", "-ndf", path], capture_output=True, text=True, check=True).stdout
 
 
-def early(kernel: Kernel, text: str = "") -> list[str]:
-    """Of a kernel for programmatic dependent launch, or of such PTX, as machine code: what a thread may do before it
-    has waited for the launch before, but for finding its number, parameters and stack; a wait under a condition, or
-    behind a label, is none. And loads that need not see what that launch wrote.
+def early(kernel: Kernel, text: str) -> list[str]:
+    """Of PTX for programmatic dependent launch, as machine code: what a thread may do before it has waited for the
+    launch before, but for finding its number, parameters and stack; a wait under a condition, or behind a label, is
+    none. And loads that need not see what that launch wrote.
     """
-    from dtdfast.cuda.compile.compiler import linked, ptx_of
-    from dtdfast.cuda.compile.dependent import waiting
+    from dtdfast.cuda.compile.compiler import linked
 
-    code = _disassembled(linked(text or waiting(ptx_of(kernel, (9, 0))), kernel, (9, 0)).image)
+    code = _disassembled(linked(text, kernel, (9, 0)).image)
     entry = code.index(f"\n{kernel.name}:\n.text.{kernel.name}:\n")  # behind functions that it may call
     steps = [m[1] or m[2] for m in STEP.finditer(code, entry)]
     before = steps[: steps.index("ACQBULK")] if "ACQBULK" in steps else ["no wait"]
