@@ -9,6 +9,7 @@ import struct
 import subprocess
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.kernels.warp_product import WGMMA
+from quicker import quicker
 from support import LONG
 
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have, by target
@@ -28,6 +30,7 @@ STEP = re.compile(r"^(\.L_x_\d+:)|^\s*/\*[0-9a-f]{4,}\*/\s+([^;]*?)\s*;", re.MUL
 HARMLESS = re.compile(r"(LDC|ULDC|S2R|S2UR|CS2R|MOV|UMOV)\b|(IADD3|VIADD) R1, R1, ")
 LOAD_OF_CONSTANTS = re.compile(r"(@\S+ )?LDG\S*\.CONSTANT")
 Listing = list[tuple[str, str]]  # instructions and their operands; "" and a label
+_HELD = ExitStack()
 
 
 @cache
@@ -36,10 +39,18 @@ def workers() -> ProcessPoolExecutor:
 
     They are not forked: what this process compiled for the host has set numba to another level of optimisation, and
     numba works with the little that the heap of a forked process has left, which it takes from the system and gives
-    back a hundred thousand times per kernel.  numba makes millions of objects and little garbage, for which the
-    collector need not look as often.
+    back a hundred thousand times per kernel.
     """
-    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), gc.set_threshold, (100_000, 50, 100))
+    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin)
+
+
+def _begin() -> None:
+    """numba makes millions of objects and little garbage, for which the collector need not look as often."""
+    from numba.cuda import types
+    from numba.cuda.core import analysis
+
+    gc.set_threshold(100_000, 50, 100)
+    _HELD.enter_context(quicker(types.Function, analysis))
 
 
 @cache

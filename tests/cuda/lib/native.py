@@ -12,7 +12,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from dtdfast.cuda.compile import language
-from dtdfast.cuda.compile.quicker import quicker
+from quicker import quicker
 
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data

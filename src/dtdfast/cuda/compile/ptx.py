@@ -21,12 +21,9 @@ from typing import Any
 from llvmlite import ir
 from numba import cuda
 from numba.cuda import cgutils, types
-from numba.cuda.core import analysis
-from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.extending import intrinsic
 
 from . import language
-from .quicker import quicker
 
 _TYPES = {
     "f": (types.float32, ir.FloatType(), "f"),
@@ -91,8 +88,7 @@ def text_of(
 ) -> str:
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
-    with global_compiler_lock, quicker(types.Function, analysis):
-        text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
     return text
 
 

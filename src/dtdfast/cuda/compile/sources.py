@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOMS = {"compile": HERE, "kernels": HERE.parent / "kernels"}
-COMPILERS = tuple(HERE / f"{name}.py" for name in ("compiler", "kernel", "language", "ptx", "quicker", "specialise"))
+COMPILERS = tuple(HERE / f"{name}.py" for name in ("compiler", "kernel", "language", "ptx", "specialise"))
 """What makes every kernel."""
 
 

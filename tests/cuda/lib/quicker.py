@@ -1,4 +1,4 @@
-"""numba's compiler, a third quicker while it makes a kernel; what it makes is the same."""
+"""numba's compiler, a third quicker; what it makes is the same. For tests alone, as it reaches into numba."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANSWERS: dict[Any, Any] = {}
 
 @contextmanager
 def quicker(function: Any, analysis: Any) -> Iterator[None]:
-    """While numba's compiler is locked.
+    """While nothing else compiles.
 
     Parameters
     ----------
