@@ -70,7 +70,7 @@ def merged_model(name: str) -> nn.Module:
 
 @lru_cache(maxsize=1)
 def merged_layers(name: str) -> list[dtd.Layer]:
-    return dtd.from_torch(copy.deepcopy(merged_model(name)).double(), images(n=1))
+    return dtd.from_torch(copy.deepcopy(merged_model(name)).double(), images(n=1, height=SIZE))
 
 
 @lru_cache(maxsize=2)
@@ -113,7 +113,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
 
     pairs = {}
     for dtype in (torch.float32, torch.float64):
-        x = images(n=1).to(dtype)
+        x = images(n=1, height=SIZE).to(dtype)
         (output, ours), (their_output, theirs) = (
             explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient)
         )
@@ -124,7 +124,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
 
 @pytest.mark.parametrize(("name", "rules", "signed"), chosen(MODELS, RULES, (True, False), every=2))
 def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
-    x, target = images(not signed, n=1), 3
+    x, target = images(not signed, n=1, height=SIZE), 3
 
     def ruled(module: nn.Module) -> nn.Module:
         for part in module.modules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,17 +26,19 @@ from zennit.types import Linear
 import dtdfast as dtd
 from modules import randomise
 from nets import Net
+from support import LONG
 from torch_reference import TorchNet
 
 Array = NDArray[Any]
 SIZE, BOX = 64, (-2.5, 2.5)
+HEIGHT = SIZE if LONG else SIZE // 2  # of test_peers.py's images: the last pools see two pixels still
 
 
-def vgg16_bn() -> nn.Module:
+def vgg16_bn(height: int = SIZE) -> nn.Module:
     """Without the adaptive pool, whose windows overlap at this image size."""
     model = tv.vgg16_bn(num_classes=10)
     model.avgpool = nn.Identity()
-    model.classifier[0] = nn.Linear(512 * (SIZE // 32) ** 2, 4096)
+    model.classifier[0] = nn.Linear(512 * (height // 32) * (SIZE // 32), 4096)
     return model
 
 
@@ -84,15 +86,15 @@ class Network:
 
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
-    "VGG-16-bn": (vgg16_bn, VGGCanonizer),
+    "VGG-16-bn": (partial(vgg16_bn, HEIGHT), VGGCanonizer),
     "ResNet-50": (resnet50, ResNetCanonizer),
 }
 
 
-def images(nonnegative: bool = False, n: int = 2) -> Tensor:
+def images(nonnegative: bool = False, n: int = 2, height: int = HEIGHT) -> Tensor:
     """Of numbers that float32 holds, so that every tool and every precision gets the same."""
     x = (
-        torch.randn((n, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        torch.randn((n, 3, height, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         .clamp(*BOX)
         .float()
         .double()
