@@ -81,19 +81,13 @@ def test_a_joined_affine_has_no_fallback(way: str, backend: str, rng: np.random.
     """Refused by name: α = 1 where the layer and the affine together have no negative term is not what a twin can hand
     on.
     """
-    layers: list[dtd.Layer] = [
-        dtd.Linear(normal(rng, 4, 6)),
-        dtd.Scale(A, B, inputs=0),
-        dtd.Scale(C, B, inputs=0),
-        dtd.Concat(inputs=(1, 2)),
-    ]
-    place, rule = 1, dtd.AlphaBeta(fallback=True)
+    layers: list[dtd.Layer] = [dtd.Linear(normal(rng, 4, 6))]
     if way == "behind moves":
         layers += [dtd.Concat(inputs=(0, 0)), dtd.Scale(np.concatenate([A, C]), np.concatenate([B, B]))]
-        place = 2
     else:
         layers += [dtd.Scale(A, B, inputs=0), dtd.Scale(C, B, inputs=0), dtd.Concat(inputs=(1, 2))]
-    rules = {place: rule} if way == "rule of the affine" else rule
+    rule = dtd.AlphaBeta(fallback=True)
+    rules = {1: rule} if way == "rule of the affine" else rule
     with pytest.raises(dtd.RuleError, match=r"Scale.*fallback"):
         dtd.explain(layers, normal(rng, 3, 6), 0, rules=rules, backend=backend)
     dtd.explain(layers, normal(rng, 3, 6), 0, rules=dtd.AlphaBeta(), backend=backend)
