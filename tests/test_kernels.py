@@ -192,8 +192,7 @@ LARGE = {
 }
 
 
-@each_kernels
-@pytest.mark.parametrize("name", LARGE)
+@each("name", LARGE, 2)
 def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> None:
     kind = name.split()[0]
     scatter = kind == "SCATTER"

@@ -148,7 +148,7 @@ def test_x_outside_the_domain(explainer, network, rng, domain, x, message):
 
 def test_overflow(explainer, rng):
     layers = [dtd.Linear(np.full((3, 4), 1e30, np.float32)), dtd.Linear(np.full((2, 3), 1e30, np.float32))]
-    made = explainer(layers)
+    made = explainer(layers, rules=dtd.ZPlus())
     for call, what in ((made.predict, "output"), (made.explain, "relevance")):
         with pytest.raises(dtd.NumericsError, match=f"the {what} overflowed float32"):
             call(np.ones((2, 4), np.float32))
