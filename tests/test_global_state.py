@@ -117,6 +117,25 @@ def test_a_progress_bar_of_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPat
         assert len(dtd.explain(LAYERS, X, progress=True, batch_size=2)) == len(X)
 
 
+def test_threads_that_plan_leave_the_collector_on() -> None:
+    """One that began while another stopped it, and stopped it again when that one was done, left it off for good."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def plan() -> None:
+        for _ in range(2000):
+            with program.planning():
+                assert not gc.isenabled()
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(plan) for _ in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert gc.isenabled()
+
+
 def test_a_child_of_a_process_that_plans_collects_garbage() -> None:
     """Another thread's plan had stopped the collector when it was made."""
     with program.planning():

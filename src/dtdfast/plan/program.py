@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import RLock
 
 import numpy as np
 
@@ -36,23 +37,35 @@ def planning() -> Iterator[None]:
     through them again and again, stands still. Products of weights that are too small for their type are 0, whatever
     numpy.seterr says.
     """
-    enabled = gc.isenabled()
+    me = object()
     try:
-        _stopped.extend([True] * enabled)
-        gc.disable()
+        with _lock:
+            _planners[me] = next(iter(_planners.values()), gc.isenabled())
+            gc.disable()
         with np.errstate(under="ignore"):
             yield
     finally:
-        if enabled:
-            gc.enable()
-            _stopped.clear()
+        with _lock:
+            if _planners.pop(me, False) and not _planners:
+                gc.enable()
 
 
-_stopped: list[bool] = []
-"""Not empty while some thread, which a forked child does not have, will start the collector again."""
+_lock = RLock()
+_planners: dict[object, bool] = {}
+"""Who plans, and whether the collector ran before the first of them: the last one starts it again."""
+
+
+def _start_in_child() -> None:
+    """A forked child has none of the other threads."""
+    global _lock
+    _lock = RLock()
+    if any(_planners.values()):
+        gc.enable()
+    _planners.clear()
+
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: gc.enable() if _stopped else None)
+    os.register_at_fork(after_in_child=_start_in_child)
 
 
 @dataclass(eq=False)
