@@ -81,9 +81,8 @@ ESTIMATORS: dict[str, tuple[Any, Any, str]] = {
     "OneVsRestClassifier": (multiclass.OneVsRestClassifier(linear_model.LogisticRegression()), THREE, "Linear"),
     "MultiOutputRegressor": (multioutput.MultiOutputRegressor(linear_model.Lasso(0.01)), NUMBERS, "Linear"),
     "RANSACRegressor": (linear_model.RANSACRegressor(random_state=0), NUMBERS[:, 0], "Linear"),
-    "PLSRegression": (cross_decomposition.PLSRegression(2), NUMBERS, "Linear"),
-    "PLSCanonical": (cross_decomposition.PLSCanonical(2), NUMBERS, "Linear"),
-    "CCA": (cross_decomposition.CCA(2), NUMBERS, "Linear"),
+    **{name: (getattr(cross_decomposition, name)(2), NUMBERS, "Linear")
+       for name in ("PLSRegression", "PLSCanonical", "CCA")},
     "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, ("Preparation Linear ReLU Linear ReLU "
     "Linear")),
     "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS,

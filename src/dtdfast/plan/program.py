@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import RLock
 
 import numpy as np
 
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, at
-from ..locks import cached_property
+from ..locks import cached_property, renewed
 from ..presets import RuleBook
 from ..rules import Convention
 from .domain import Domain, narrow
@@ -50,15 +50,13 @@ def planning() -> Iterator[None]:
                 gc.enable()
 
 
-_lock = RLock()
+_lock = renewed(sys.modules[__name__], "_lock")
 _planners: dict[object, bool] = {}
 """Who plans, and whether the collector ran before the first of them: the last one starts it again."""
 
 
 def _start_in_child() -> None:
     """A forked child has none of the other threads."""
-    global _lock
-    _lock = RLock()
     if any(_planners.values()):
         gc.enable()
     _planners.clear()
