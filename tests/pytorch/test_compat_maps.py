@@ -23,9 +23,9 @@ from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 import dtdfast as dtd
 from dtdfast.compat.captum import LRP
 from dtdfast.compat.zennit import Gradient
-from modules import randomise
+from modules import blank, randomise
 from nets import Net
-from parity import BOX, CAPTUM, SIZE, gamma_box, images, merged, resnet50, vgg16_bn
+from parity import BOX, CAPTUM, HEIGHT, SIZE, gamma_box, images, merged, resnet50, vgg16_bn
 from support import chosen
 from torch_reference import TorchNet
 
@@ -59,7 +59,7 @@ RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
 @lru_cache(maxsize=2)  # of one name, in both types: together they would take 18 GB
 def model(name: str, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
-    return randomise(MODELS[name][0]()).to(dtype)
+    return randomise(blank(MODELS[name][0])).to(dtype)
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +70,7 @@ def merged_model(name: str) -> nn.Module:
 
 @lru_cache(maxsize=1)
 def merged_layers(name: str) -> list[dtd.Layer]:
-    return dtd.from_torch(copy.deepcopy(merged_model(name)).double(), images(n=1, height=SIZE))
+    return dtd.from_torch(copy.deepcopy(merged_model(name)).double(), images(n=1))
 
 
 @lru_cache(maxsize=2)
@@ -79,7 +79,7 @@ def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
     wants it.
     """
     return TorchNet(
-        Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module
+        Net(name, merged_layers(name), (3, HEIGHT, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module
     )
 
 
@@ -113,7 +113,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
 
     pairs = {}
     for dtype in (torch.float32, torch.float64):
-        x = images(n=1, height=SIZE).to(dtype)
+        x = images(n=1).to(dtype)
         (output, ours), (their_output, theirs) = (
             explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient)
         )
@@ -124,7 +124,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
 
 @pytest.mark.parametrize(("name", "rules", "signed"), chosen(MODELS, RULES, (True, False), every=2))
 def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
-    x, target = images(not signed, n=1, height=SIZE), 3
+    x, target = images(not signed, n=1), 3
 
     def ruled(module: nn.Module) -> nn.Module:
         for part in module.modules():

@@ -30,7 +30,7 @@ from zennit.types import Linear
 import dtdfast as dtd
 from dtdfast.compat.captum import LRP
 from dtdfast.compat.zennit import Gradient
-from modules import randomise
+from modules import blank, randomise
 from parity import BOX, CAPTUM, gamma_box
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -92,9 +92,7 @@ CANONIZERS: dict[str, dict[str, Callable[[Any], list[Any]]]] = {
 
 @cache
 def network(name: str, seed: int = 0) -> nn.Module:
-    with torch.device("meta"):  # its own initialisation, of 100 million weights in VGG, would only be overwritten
-        model = NETWORKS[name]()
-    model = randomise(model.to_empty(device="cpu"), seed).double()
+    model = randomise(blank(NETWORKS[name]), seed).double()
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eps = 1e-3  # what 0.5.1's canonizers leave of it is seen in the maps

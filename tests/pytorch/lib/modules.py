@@ -14,6 +14,12 @@ from torch.nn import functional as F
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+def blank(make: Callable[[], nn.Module]) -> nn.Module:
+    """The module without numbers: its own initialisation, of 100 million weights, would only be overwritten."""
+    with torch.device("meta"):
+        return make().to_empty(device="cpu")
+
+
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Random biases and statistics in place, He-initialised weights where no BatchNorm follows to hold the scale."""
     generator = torch.Generator().manual_seed(seed)
@@ -114,8 +120,7 @@ class Case:
 
     def module(self, narrow: bool = False) -> nn.Module:
         torch.manual_seed(0)
-        module = self.make()
-        return randomise(narrowed(module) if narrow else module)
+        return randomise(blank(lambda: narrowed(self.make()) if narrow else self.make()))
 
     def sample(self, full: bool = False) -> Tensor:
         generator = torch.Generator().manual_seed(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -24,21 +24,24 @@ from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 from zennit.types import Linear
 
 import dtdfast as dtd
-from modules import randomise
+from modules import blank, randomise
 from nets import Net
 from support import LONG
 from torch_reference import TorchNet
 
 Array = NDArray[Any]
 SIZE, BOX = 64, (-2.5, 2.5)
-HEIGHT = SIZE if LONG else SIZE // 2  # of test_peers.py's images: the last pools see two pixels still
+HEIGHT = SIZE if LONG else SIZE // 2  # of images: the last pools see two pixels still
+HIDDEN = 4096 if LONG else 512  # neurons of VGG's linear layers, which hold nine tenths of its weights
 
 
-def vgg16_bn(height: int = SIZE) -> nn.Module:
+def vgg16_bn() -> nn.Module:
     """Without the adaptive pool, whose windows overlap at this image size."""
     model = tv.vgg16_bn(num_classes=10)
     model.avgpool = nn.Identity()
-    model.classifier[0] = nn.Linear(512 * (height // 32) * (SIZE // 32), 4096)
+    n_in = 512 * (HEIGHT // 32) * (SIZE // 32)
+    for place, sizes in {0: (n_in, HIDDEN), 3: (HIDDEN, HIDDEN), 6: (HIDDEN, 10)}.items():
+        model.classifier[place] = nn.Linear(*sizes)
     return model
 
 
@@ -86,15 +89,15 @@ class Network:
 
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
-    "VGG-16-bn": (partial(vgg16_bn, HEIGHT), VGGCanonizer),
+    "VGG-16-bn": (vgg16_bn, VGGCanonizer),
     "ResNet-50": (resnet50, ResNetCanonizer),
 }
 
 
-def images(nonnegative: bool = False, n: int = 2, height: int = HEIGHT) -> Tensor:
+def images(nonnegative: bool = False, n: int = 2) -> Tensor:
     """Of numbers that float32 holds, so that every tool and every precision gets the same."""
     x = (
-        torch.randn((n, 3, height, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        torch.randn((n, 3, HEIGHT, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         .clamp(*BOX)
         .float()
         .double()
@@ -106,7 +109,7 @@ def images(nonnegative: bool = False, n: int = 2, height: int = HEIGHT) -> Tenso
 def network(name: str, merge: bool = True) -> Network:
     make, canonizer = MODULES[name]
     torch.manual_seed(0)
-    module = randomise(make()).double()
+    module = randomise(blank(make)).double()
     if merge:
         merged(module)
     return Network(name, module, canonizer, dtd.from_torch(module, images()), images())
