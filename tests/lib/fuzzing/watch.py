@@ -20,7 +20,8 @@ STARTS = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.find_class"
 )  # fmt: skip
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "shutil.rmtree", "os.chmod")
-PROGRAMS = {str(Path(p).resolve()) for p in (*sysconfig.get_paths().values(), sys.prefix, *sys.path) if p}
+PLACES = (*sysconfig.get_paths().values(), sys.prefix, sys.pycache_prefix, *sys.path)
+PROGRAMS = {str(Path(p).resolve()) for p in PLACES if p}
 READABLE = (*PROGRAMS, "/proc", "/sys", "/dev", "/usr", "/etc")
 
 
@@ -54,10 +55,11 @@ class Watch:
         """Run a case in its folder; AssertionError where it did what it may not."""
         self.seen, self.folder = [], os.path.realpath(folder)
         memory, started = _peak(), time.process_time()
+        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a case may be the first to import something
         try:
             case()
         finally:
-            self.folder = ""
+            self.folder, sys.dont_write_bytecode = "", bytecode
             took, grown = time.process_time() - started, _peak() - memory
             assert not self.seen, self.seen[0]
             assert took <= SECONDS, f"{took:.0f} s"

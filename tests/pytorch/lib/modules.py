@@ -120,7 +120,8 @@ class Case:
 
     def module(self, narrow: bool = False) -> nn.Module:
         torch.manual_seed(0)
-        return randomise(blank(lambda: narrowed(self.make()) if narrow else self.make()))
+        module = self.make()
+        return randomise(narrowed(module) if narrow else module)
 
     def sample(self, full: bool = False) -> Tensor:
         generator = torch.Generator().manual_seed(1)
