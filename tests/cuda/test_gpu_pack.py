@@ -95,8 +95,8 @@ def rehearse(pack: Path, scratch: Path, there: Path) -> list[Any]:
     for name in ("bench", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     wheels = sorted((pack / "wheels").glob("*.whl"))
-    install = [there, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", site, *wheels]
-    subprocess.run(install, check=True)
+    install = [there, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--ignore-requires-python"]
+    subprocess.run([*install, "--target", site, *wheels], check=True)
 
     hook.mkdir()
     (hook / "sitecustomize.py").write_text("import rehearsal\nrehearsal.install()\n")
