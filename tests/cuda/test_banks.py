@@ -23,7 +23,7 @@ CASES: list[Case] = [
     for unit, products in row.costs
     for transposed in (False, True)
     if unit in tiles.EVEN_UNITS and not (transposed and products == 2)
-    if transposed or tiles.THIN not in row.forms  # which only relevance takes
+    if transposed or tiles.THIN not in row.forms  # the thin tile is for relevance alone
 ]
 MAIN: list[Case] = [
     ("tf32", "wide", 2, False), ("tf32", "broad", 1, True), ("tf32x3", "square", 2, False), ("bf16", "half", 2, False),

@@ -65,7 +65,7 @@ def unchanged(*but: str) -> Iterator[None]:
     """The block leaves the process as it was, however it ends, except for the names of `state` in `but`."""
     with tempfile.TemporaryDirectory() as own, mock.patch("tempfile.tempdir", own):
         gc.collect()  # what earlier tests left, such as files of a pool, is not to go meanwhile
-        gc.freeze()  # and need not be gone through by the next, after thousands of tests
+        gc.freeze()  # thousands of tests left much: the next call need not go through it again
         before = state()
         try:
             yield

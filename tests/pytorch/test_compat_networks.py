@@ -30,7 +30,7 @@ from zennit.types import Linear
 import dtdfast as dtd
 from dtdfast.compat.captum import LRP
 from dtdfast.compat.zennit import Gradient
-from modules import blank, randomise
+from modules import blank, narrowed, randomise
 from parity import BOX, CAPTUM, gamma_box
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -64,9 +64,7 @@ def vgg11_bn() -> nn.Module:
     """With a pool that gives back what it takes at this image size, and small linear layers."""
     model = tv.vgg11_bn(num_classes=10)
     model.avgpool = nn.AdaptiveAvgPool2d(1)
-    for place, sizes in {0: (512, 64), 3: (64, 64), 6: (64, 10)}.items():
-        model.classifier[place] = nn.Linear(*sizes)
-    return model
+    return narrowed(model, 64, 512)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

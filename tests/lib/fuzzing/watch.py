@@ -55,7 +55,7 @@ class Watch:
         """Run a case in its folder; AssertionError where it did what it may not."""
         self.seen, self.folder = [], os.path.realpath(folder)
         memory, started = _peak(), time.process_time()
-        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a case may be the first to import something
+        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # of what a case is the first to import
         try:
             case()
         finally:

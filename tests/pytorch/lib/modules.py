@@ -94,14 +94,15 @@ class VideoCNN(nn.Module):
         return self.fc(self.body(self.stem(x)).mean((2, 3, 4)))
 
 
-def narrowed(module: nn.Module) -> nn.Module:
-    """A VGG with 256 neurons in its hidden linear layers, which hold nine tenths of its weights; AlexNet's 4096 stay as
-    they are.
+def narrowed(module: nn.Module, hidden: int = 256, n_in: int | None = None) -> nn.Module:
+    """A VGG with so many neurons in its hidden linear layers, which hold nine tenths of its weights, and so many
+    numbers before them; AlexNet's 4096 stay as they are.
     """
     if isinstance(module, tv.VGG):
         first, last = module.classifier[0], module.classifier[6]
-        for place, (n_in, n_out) in {0: (first.in_features, 256), 3: (256, 256), 6: (256, last.out_features)}.items():
-            module.classifier[place] = nn.Linear(n_in, n_out)
+        sizes = {0: (n_in or first.in_features, hidden), 3: (hidden, hidden), 6: (hidden, last.out_features)}
+        for place, (before, after) in sizes.items():
+            module.classifier[place] = nn.Linear(before, after)
     return module
 
 
