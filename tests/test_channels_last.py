@@ -29,6 +29,8 @@ def test_the_axis_of_the_channels() -> None:
     line = [dtd.Permute((0, 2, 1)), dtd.Conv(np.ones((2, 3, 2)))]
     assert [channel_axis(layers, 3) for layers in (line, line[1:])] == [-1, 1]
     assert channel_axis([dtd.Linear(np.ones((2, 3)))], 2) == 1
+    assert [channel_axis([dtd.Linear(np.ones((2, 3)), axis=a)], 3) for a in (-1, 2, 1, 7)] == [-1, -1, 1, 1]
+    assert [channel_axis([dtd.Linear(np.ones((2, n)))], 4) for n in (3, 28)] == [-1, 1]
 
 
 @pytest.mark.parametrize("operator", ["flip", [0.1, 0.2, 0.3]])
@@ -72,6 +74,32 @@ def test_a_run_that_stops_within(tmp_path: Path) -> None:
     dtd.run(LAST, TURNED, tmp_path / "maps.zarr", sum_channels=True, stop=2)
     expected = dtd.explain(LAST, TURNED, stop=2).sum(axis=1)
     np.testing.assert_allclose(stored(tmp_path / "maps.zarr", "relevance"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_tokens_are_their_channels() -> None:
+    """A Linear along an axis is a convolution of one tap along the first."""
+    first, second, last = RNG.standard_normal((6, 5)), RNG.standard_normal((4, 6)), RNG.standard_normal((3, 28))
+    tokens = [dtd.Linear(first), dtd.ReLU(), dtd.Linear(second), dtd.ReLU(), dtd.Permute((0, 2, 1)), dtd.Flatten(),
+              dtd.Linear(last)]  # fmt: skip
+    line = [dtd.Conv(first[..., None]), dtd.ReLU(), dtd.Conv(second[..., None]), dtd.ReLU(), dtd.Flatten(),
+            dtd.Linear(last)]  # fmt: skip
+    x = RNG.random((4, 7, 5)).astype(np.float32)
+    pairs = ((tokens, x), (line, np.ascontiguousarray(np.moveaxis(x, 1, 2))))
+    a, b = (diagnostics.class_sensitivity(layers, y, 0, 1).similarity for layers, y in pairs)
+    np.testing.assert_allclose(a["|cosine|"], b["|cosine|"], rtol=1e-5)
+    e, f = (
+        evaluation.region_perturbation(layers, y, dtd.explain(layers, y), operator="flip", size=2, steps=3).outputs
+        for layers, y in pairs
+    )
+    np.testing.assert_allclose(e["relevance"], f["relevance"], rtol=1e-4, atol=1e-5)
+
+
+def test_cosines_of_tokens_are_over_features() -> None:
+    """One hidden feature for each token: whatever begins there, each token's features share it alike."""
+    layers = [dtd.Linear(np.abs(RNG.standard_normal((2, 5)))), dtd.ReLU(), dtd.Linear(np.ones((1, 2))), dtd.ReLU(),
+              dtd.Flatten(), dtd.Linear(RNG.standard_normal((3, 7)))]  # fmt: skip
+    found = diagnostics.cosine_convergence(layers, RNG.random((4, 7, 5)), domain="nonnegative")
+    np.testing.assert_allclose(found.cosine[1:], 1, rtol=1e-6)
 
 
 def test_a_report() -> None:

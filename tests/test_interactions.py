@@ -220,6 +220,33 @@ def test_simple_taylor_within_the_network(backend, rng):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_simple_taylor_of_words_is_that_of_their_vectors(kind, rng):
+    """Summed over each vector, and no difference of the words' numbers."""
+    table, tanh = rng.standard_normal((9, 4)), dtd.Activation("tanh")
+    layers = [dtd.Embedding(table), tanh, dtd.Flatten(), dtd.Linear(rng.standard_normal((3, 12)))]
+    x, root = rng.integers(0, 9, (2, 5, 3)).astype(kind)
+    found = dtd.baselines.simple_taylor(layers, x, root, 1, **EXACT)
+    expected = dtd.baselines.simple_taylor(layers[1:], table[x], table[root], 1, **EXACT).sum(axis=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_simple_taylor_subtracts_in_float64(rng):
+    layers, x = [dtd.Linear(np.ones((1, 2)))], np.array([[60000, 1]], np.float16)
+    found = dtd.baselines.simple_taylor(layers, x, -x, 0)
+    np.testing.assert_array_equal(found, [[120000, 2]])  # beyond float16
+
+
+def test_values_at_an_entry_have_the_precision_that_is_asked_for(rng):
+    first, weight = rng.standard_normal((2, 6, 6)).astype(np.float32)
+    layers, x = [dtd.Linear(first), dtd.Activation("tanh"), dtd.Linear(weight)], rng.standard_normal((2, 6))
+    expected = np.tanh(x @ first.T.astype(np.float64)) * weight[1]
+    found = dtd.baselines.input_x_gradient(layers, x, 1, stop=1, **EXACT)
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
+    found = dtd.baselines.simple_taylor(layers, x, 0 * x, 1, stop=1, **EXACT)
+    np.testing.assert_allclose(found, np.tanh(x @ first.T.astype(np.float64)) * weight[1], rtol=1e-13, atol=1e-15)
+
+
 def test_options_that_would_be_overwritten_or_ignored_are_refused(rng):
     layers, x = (
         [dtd.Linear(rng.standard_normal((3, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 3)))],

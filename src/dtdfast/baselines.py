@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from .arrays.checks import as_array, host_array
 from .arrays.foreign import take
-from .calls import predict
 from .errors import ShapeError
 from .explainer import Explainer
 from .layers import INPUT, Embedding, Given, Layer
-from .options import OF_RULES, PREDICTING, split
+from .options import OF_RULES, PLACE, split
 from .plan.program import GRADIENT
 from .plan.wiring import sources
 
@@ -86,29 +85,37 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     """
     host, home = take(x)
     array = as_array(host)
-    if array.dtype.kind in "iu" and options.get("stop") is None:
-        reads = sources(layers)
-        places = [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
-        maps = [_at(layers, host, target, p, options).sum(axis=-1) for p in places]
-        if maps:  # else `gradient` says what is wrong
-            return home.give(sum(maps[1:], maps[0]))
+    if maps := [_at(layers, host, target, p, options).sum(axis=-1) for p in _of_words(layers, array, options)]:
+        return home.of_inputs(sum(maps[1:], maps[0]))
     if options.get("stop") is not None:
         return home.give(_at(layers, host, target, options["stop"], options))
     g = gradient(layers, array, target, **options)
     return home.of_inputs(_over_targets(array, g) * g)
 
 
-def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
-    """Value × gradient at an entry."""
-    g = gradient(layers, x, target, **{**options, "stop": stop})
-    product: Array = _over_targets(_values(layers, x, stop, options), g) * g
+def _of_words(layers: Sequence[Layer], x: Array, options: dict[str, Any]) -> list[int]:
+    """The Embeddings of words x, which stand for them; none where maps stop elsewhere, or x holds no words."""
+    if x.dtype.kind not in "iu" or options.get("stop") is not None:
+        return []
+    reads = sources(layers)
+    return [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
+
+
+def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any], root: Any = None) -> Array:
+    """Value × gradient at an entry; with a root, (value − the root's value) × the gradient there."""
+    g = gradient(layers, x if root is None else root, target, **{**options, "stop": stop})
+    values = _values(layers, x, stop, options)
+    if root is not None:
+        values = values - _values(layers, root, stop, options)
+    product: Array = _over_targets(values, g) * g
     return product
 
 
 def _values(layers: Sequence[Layer], x: Any, stop: int, options: dict[str, Any]) -> Array:
-    below = layers[: stop + 1]
-    read = {*PREDICTING, *(record.name for record in below if isinstance(record, Given))}
-    return np.asarray(predict(below, x, **{key: value for key, value in options.items() if key in read}))
+    below, (known, given) = layers[: stop + 1], split(options)
+    names = {record.name for record in below if isinstance(record, Given)}
+    explainer = Explainer(below, **{key: value for key, value in known.items() if key in (*PLACE, "precision")})
+    return np.asarray(explainer.predict(x, **{key: value for key, value in given.items() if key in names}))
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
@@ -147,6 +154,8 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
 def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None, **options: Any) -> Any:
     """The Taylor decomposition of the whole network at a root point x̃: (x − x̃) ⊙ ∂f/∂x, the gradient at x̃ [1]_.
 
+    Of words it is that of their vectors, summed over each vector.
+
     Parameters
     ----------
     layers : sequence of Layer
@@ -183,11 +192,13 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     origin = host_array(root, "root")
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
-    g = gradient(layers, origin, target, **options)
+    places = _of_words(layers, point, options)
+    if maps := [_at(layers, point, target, p, options, origin).sum(axis=-1) for p in places]:
+        return home.of_inputs(sum(maps[1:], maps[0]))
     if (stop := options.get("stop")) is not None:
-        difference = np.subtract(*(_values(layers, a, stop, options) for a in (point, origin)))
-        return home.give(_over_targets(difference, g) * g)
-    return home.of_inputs(_over_targets(point - origin, g) * g)
+        return home.give(_at(layers, point, target, stop, options, origin))
+    g = gradient(layers, origin, target, **options)
+    return home.of_inputs(_over_targets(np.subtract(point, origin, dtype=np.float64), g) * g)
 
 
 def _over_targets(x: Array, g: Array) -> Array:

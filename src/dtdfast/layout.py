@@ -13,6 +13,7 @@ from .layers import (
     Conv,
     Dropout,
     Layer,
+    Linear,
     MaxPool,
     Pad,
     Permute,
@@ -60,7 +61,7 @@ def seen(layers: Sequence[Layer], rank: int = 4) -> tuple[str, int] | None:
                 return None
             axes = tuple(axes[a] for a in record.order)
         elif (n := _channels(record, rank)) is not None:
-            layout = {1: "nchw", rank - 1: "nhwc"}.get(axes[1])
+            layout = {1: "nchw", rank - 1: "nhwc"}.get(axes[record.axis if isinstance(record, Linear) else 1])
             return None if layout is None else (layout, n)
         elif not isinstance(record, TRANSPARENT):
             return None
@@ -68,7 +69,12 @@ def seen(layers: Sequence[Layer], rank: int = 4) -> tuple[str, int] | None:
 
 
 def _channels(record: Layer, rank: int) -> int | None:
-    """Of a record's input, if it tells; three numbers of an affine layer are for colours, others may be for rows."""
+    """Of a record's input, if it tells; three numbers of an affine layer, or of a Linear on pictures, are for colours,
+    others may be for rows.
+    """
+    if isinstance(record, Linear) and rank > 2 and -rank < record.axis < rank:
+        n = int(record.weight.shape[1])
+        return n if rank == 3 or n == 3 else None
     if isinstance(record, Conv) and record.weight.ndim == rank:
         return int(record.weight.shape[1]) * int(record.groups)
     if (

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..explainer import Explainer
-from ..layers import INPUT, Layer
+from ..layers import INPUT, Layer, Linear
 from ..layout import channel_axis
 from ..models import opened
 from ..options import alone, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
+from ..plan.shapes import axis_of
 from ..results import Chart
 from .similarity import median
 
@@ -80,18 +81,19 @@ class Convergence(Chart):
         ax.legend()
 
 
-def waists(network: Network) -> list[U.Tensor]:
-    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past
+def waists(network: Network) -> list[U.Neuron]:
+    """The layers of neurons through whose outputs everything passes, from the output down: no later layer reads past
     them.
     """
     last_reader = {network.input.index: 0}
     for number, unit in enumerate(network.units):
         for source in unit.sources:
             last_reader[source.index] = number
-    result, reach = [], last_reader[network.input.index]
+    result: list[U.Neuron] = []
+    reach = last_reader[network.input.index]
     for number, unit in enumerate(network.units):
         if reach <= number and isinstance(unit, U.Neuron) and not unit.twin:
-            result.append(unit.out)
+            result.append(unit)
         reach = max(reach, last_reader.get(unit.out.index, 0))
     return result[::-1]
 
@@ -145,28 +147,28 @@ def cosine_convergence(
     rng = np.random.default_rng(seeded(seed))
     alone(layers, "cosine_convergence")
     network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(x.shape).program.network
-    tensors = [t for t in waists(network) if t is not network.output]
+    units = [u for u in waists(network) if u.out is not network.output]
+    positions = [u.out.position for u in units]
     if start is not None:
-        where = [t.position for t in tensors]
-        if not isinstance(start, (int, np.integer)) or start not in where:
+        if not isinstance(start, (int, np.integer)) or start not in positions:
             raise LayerError(
-                f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}"
+                f"start={start} is no hidden layer that everything passes through; those end at entries "
+                f"{sorted(positions)}"
             )
-        tensors = tensors[where.index(start) :]
-    if not tensors:
+        first = positions.index(start)
+        units, positions = units[first:], positions[first:]
+    if not units:
         raise LayerError("the network has no hidden layer that everything passes through")
-    (first, *_) = tensors
-    active = Explainer(layers[: first.position + 1], **predicting(options)).predict(x) != 0
+    active = Explainer(layers[: positions[0] + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)
-    cosines, chances = [median(_pairs(relevance))], [median(_pairs(relevance))]
-    positions = [t.position for t in tensors]
-    for above, below in pairwise([*positions, None]):
+    axes = [*(_channels(layers, u) for u in units), channel_axis(layers, x.ndim)]
+    cosines = [median(_pairs(relevance, axes[0]))]
+    chances = [*cosines]
+    for (above, below), axis in zip(pairwise([*positions, None]), axes[1:], strict=True):
         explainer = Explainer(layers, **{**options, "start": above, "stop": below})
         relevance = explainer.explain(x, relevance)
-        if below is None and channel_axis(layers, x.ndim) < 0:
-            relevance = np.moveaxis(relevance, -1, 2)
-        cosines.append(median(_pairs(relevance)))
-        chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)))))
+        cosines.append(median(_pairs(relevance, axis)))
+        chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)), axis)))
     names = [*(at(p, layers[p]) for p in positions), "input"]
     return Convergence([*positions, INPUT], names, np.array(cosines), np.array(chances))
 
@@ -177,9 +179,20 @@ def _gaussian(rng: np.random.Generator, active: Array) -> Array:
     return rng.standard_normal((n, N_STARTS, *shape), dtype=np.float32) * active[:, None]
 
 
-def _pairs(relevance: Array) -> Array:
-    """|cosine| of all pairs of the second axis, over channels; (n, 5, c, *space) → (10, n, places)."""
-    r = relevance.reshape(*relevance.shape[:3], -1)
+def _channels(layers: Sequence[Layer], unit: U.Neuron) -> int:
+    """The axis of a layer's output, the batch's counted, along which its channels lie: where its Linear writes."""
+    for part in unit.parts:
+        if isinstance(record := layers[part.position], Linear):
+            return axis_of(record.axis, unit.out.shape, "Linear") + 1
+    return 1
+
+
+def _pairs(relevance: Array, axis: int) -> Array:
+    """|cosine| of all pairs of the second axis, over channels, which lie along this axis of one relevance (n, ...);
+    → (10, n, places).
+    """
+    r = np.moveaxis(relevance, axis if axis < 0 else axis + 1, 2)
+    r = r.reshape(*r.shape[:3], -1)
     if r.shape[2] == 1:
         r = np.swapaxes(r, 2, 3)
     pairs = list(combinations(range(r.shape[1]), 2))

@@ -108,7 +108,7 @@ def run(
         `preparation`.
     out : str or path-like
         The path of the Zarr group, which this call creates.
-    target : int, tuple or array_like of int, optional
+    target : int, tuple, str or array_like of int, optional
         What is explained, as in `Explainer.explain`: by default the largest output of each sample, else one output for
         all samples, or one for each.
     preparation : Preparation, optional
@@ -244,15 +244,15 @@ def run(
 
 
 def _checked(target: Any, n: int) -> Any:
-    """None, an int or a tuple for all, or (n,) ints."""
+    """None, an int, a tuple or "last" for all, or (n,) ints."""
     if isinstance(target, tuple) and len(target) == 1:
         (target,) = target
-    if target is None or isinstance(target, (tuple, int, np.integer)):
+    if target is None or isinstance(target, (tuple, str, int, np.integer)):
         return target
     array = host_array(target, "target", TargetError)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise TargetError(
-            f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or "
+            f'target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple, "last" or '
             f"({n},) ints"
         )
     return array.astype(np.int64)

@@ -14,7 +14,7 @@ from ..errors import DomainError, InputError, NumericsError
 from ..explainer import Explainer
 from ..ledger.ledger import CAUSES, total
 from ..plan.shapes import Shape
-from ..targets import Targets
+from ..targets import Entry, Targets
 from .store import Column
 
 Array = NDArray[Any]
@@ -146,8 +146,10 @@ class Work:
                 )
             bad |= beyond
         self.check(chunk)
-        index = _index(chunk.target, chunk.outputs)
-        rows = {"relevance": relevance, "outputs": chunk.outputs, "target": index, "ledger": self._totals(chunk)}
+        entry = Targets.parse(chunk.target, len(bad), self.outputs).entry(slice(None), clip=self.clip)
+        entry = entry.settle(chunk.outputs)
+        index, totals = _index(entry, chunk.outputs), self._totals(chunk, entry)
+        rows = {"relevance": relevance, "outputs": chunk.outputs, "target": index, "ledger": totals}
         if self.scores is not None:
             rows["channels"] = chunk.channels
         if bad.any():
@@ -195,18 +197,16 @@ class Work:
             chunk.relevance[which] = relevance
         return True
 
-    def _totals(self, chunk: Chunk) -> Array:
+    def _totals(self, chunk: Chunk, entry: Entry) -> Array:
         if self.ledger:
             return chunk.ledger
-        n = len(chunk.errors)
-        start = Targets.parse(chunk.target, n, self.outputs).entry(slice(0, n), clip=self.clip).relevance(chunk.outputs)
-        return np.stack([total(start), total(chunk.relevance)], axis=1)
+        return np.stack([total(entry.relevance(chunk.outputs)), total(chunk.relevance)], axis=1)
 
 
-def _index(target: Any, outputs: Array) -> Array:
-    """Of every sample the output that was explained."""
-    index: Array = outputs.argmax(axis=1) if target is None else np.asarray(target)
-    return np.broadcast_to(index, (len(outputs), len(target)) if isinstance(target, tuple) else (len(outputs),))
+def _index(entry: Entry, outputs: Array) -> Array:
+    """Of every sample the output that was explained, by its place along each axis."""
+    numbers = outputs.argmax(axis=1) if entry.numbers is None else entry.numbers[:, 0]
+    return numbers if outputs.ndim == 2 else np.stack(np.unravel_index(numbers, outputs.shape[1:]), axis=1)
 
 
 def _filled(values: Array, bad: NDArray[np.bool_], column: Column) -> Array:
