@@ -5,6 +5,7 @@ samples.
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_totals_without_the_ledger_are_its_own(out: Path) -> None:
     account = dtd.Explainer(LAYERS, rules="deep_taylor", domain=BOX).ledger(IMAGES[:20], 3)
     np.testing.assert_array_equal(stored(out, "ledger"), np.stack([account.start, account.end], axis=1))
     assert (account.start == 0).any()  # a negative output, which this preset clips
+
+
+@pytest.mark.parametrize("target", ["last", ("last", None), (-1, None), ("last", 2), (-2, 1), (1, 2)])
+def test_targets_that_name_a_token(target: Any, out: Path, rng: np.random.Generator) -> None:
+    """What is stored is the place that was explained, which `browse` looks up."""
+    layers, x = [dtd.Linear(rng.standard_normal((4, 5)))], rng.standard_normal((5, 3, 5)).astype(np.float32)
+    dtd.run(layers, x, out, target, chunk=2)
+    relevance, outputs = dtd.Explainer(layers).explain(x, target, return_outputs=True)
+    token, number = (target, None) if isinstance(target, str) else target
+    token = 2 if token == "last" else token % 3
+    expected = [(token, one[token].argmax() if number is None else number) for one in outputs]
+    np.testing.assert_array_equal(stored(out, "target"), expected)
+    np.testing.assert_array_equal(stored(out, "relevance"), relevance)
+    entered = [one[place] for one, place in zip(outputs, expected, strict=True)]
+    np.testing.assert_array_equal(stored(out, "ledger")[:, 0], entered)
 
 
 def test_targets(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -361,3 +377,21 @@ def test_wrong_options_show_before_anything_is_written(out: Path, options: dict[
     with pytest.raises(dtd.DtdError, match=message):
         dtd.run(**{"layers": LAYERS, "data": IMAGES, "out": out, **options})
     assert not list(out.parent.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["zarr", "PIL"])
+def test_a_package_that_is_missing_is_named(photos: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As "dtdfast[demo]" leaves it: neither a defect, nor a wrong file."""
+    begun, given = photos.parent / "begun.zarr", photos.parent / "given.zarr"
+    dtd.run(LAYERS, IMAGES[:3], begun, channels=concepts.Channels(0))
+    zarr.save(given, IMAGES[:3])
+    layers, out = [dtd.Flatten(), dtd.Linear(np.ones((2, 108)))], photos.parent / "out.zarr"
+    monkeypatch.setitem(sys.modules, missing, None)
+    calls = [lambda: dtd.run(layers, photos, out, preparation=FED)]
+    if missing == "zarr":
+        calls += [lambda data=data: dtd.run(LAYERS, data, out) for data in (IMAGES[:3], given)]
+        calls += [lambda: concepts.stored_samples(begun), lambda: dtd.run(LAYERS, IMAGES[:3], begun, resume=True)]
+    for call in calls:
+        with pytest.raises(dtd.BackendError, match=r"this needs \w+: pip install 'dtdfast\[(run|images)\]'"):
+            call()
+    assert not out.exists()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ class Preparation:
         height, width = self.size
         return (self.n_channels, height, width) if self.layout == "nchw" else (height, width, self.n_channels)
 
-    def picture(self, path: Path) -> Array:
+    def picture(self, path: str | os.PathLike[str]) -> Array:
         """The photograph as the network sees it: bytes (height, width) or (height, width, 3), in red, green, blue."""
         image, ops = require("PIL.Image", "images"), require("PIL.ImageOps", "images")
         regular(path)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..config import build_config
+from ..extras import require
 from ..layers import Layer
 from ..presets import settled
 from ..rules import Rule, own_row
@@ -22,7 +23,7 @@ from ..storage import arrays_in, fields_of
 from ..version import __version__
 
 FORMAT = 1
-PACKAGES = ("numpy", "zarr")  # and Pillow, where it decodes
+MODULES = {"numpy": "numpy", "zarr": "zarr", "pillow": "PIL"}  # of packages; Pillow where it decodes
 
 
 def digest_of(value: Any) -> str:
@@ -50,7 +51,9 @@ def _version(package: str) -> str:
 
 def environment(backend: str, *, pictures: bool) -> dict[str, Any]:
     """Of this process: what decides bits beside the model, the data and the options."""
-    packages = (*PACKAGES, *(("pillow",) if pictures else ()))
+    packages = [name for name in MODULES if pictures or name != "pillow"]
+    for name in packages:
+        require(MODULES[name], "run")
     versions = {"dtdfast": __version__, **{name: _version(name) for name in packages}}
     isa = build_config().get("instruction set") if backend == "cpu" else None
     return {"versions": versions, "backend": backend, "instruction set": isa}

@@ -207,8 +207,9 @@ def _some(names: list[str], where: str) -> list[str]:
 
 def _zarr(folder: Path) -> str:
     """The path of an array; of a group, a message that names its arrays."""
+    zarr = require("zarr", "run")
     try:
-        found = require("zarr", "run").open(str(folder), mode="r")
+        found = zarr.open(str(folder), mode="r")
         inside = None if hasattr(found, "dtype") else sorted(name for name, _ in found.arrays())
     except Exception:
         return str(folder)  # damaged: what opens it as an array says so

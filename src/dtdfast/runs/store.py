@@ -121,6 +121,7 @@ class Store:
         ------
         RunError : `path` holds something else, or the manifest is not as it was written
         """
+        require("zarr", "run")
         try:
             manifest = dict(self.group.attrs[KEY])
             changed = manifest.pop(DIGEST) != _digest(manifest)
