@@ -48,6 +48,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         dict(body="y = LSTM<hidden_size=2>(x, w, w)", given="float[1,8,2] w", x="float[3,4,5] x"),
         "recurrence has no record",
     ),
+    "forbidden_outputs": (
+        dict(
+            body="l = Log(z) r = Relu(x) y = Where(c, r, l)",
+            given="bool[3] c = {1, 0, 1}, float z = {0}",
+            x="float[N,3] x",
+        ),
+        "the model's output: it fills in infinity",
+    ),
     "erf": (dict(body="a = Erf(x) y = Mul(a, x)"), r"node 0 \(Erf\): this operator has no record"),
     "root_of_another_row": (
         dict(

@@ -102,6 +102,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         ),
         "gelu_tanh",
     ),
+    "GELU by a tanh, halved last": (
+        dict(
+            body="n = Mul(x, x) c = Mul(x, n) d = Mul(c, k) a = Add(x, d) f = Mul(a, s) t = Tanh(f) o = Add(t, one) "
+            "g = Mul(x, o) y = Mul(half, g)",
+            given=NUMBERS + ", float k = {0.044715}, float s = {0.7978845608}",
+            x=TOKENS,
+        ),
+        "gelu_tanh",
+    ),
     "GELU by a cube of products": (
         dict(
             body="n = Mul(x, x) c = Mul(n, x) d = Mul(c, k) a = Add(x, d) f = Mul(a, s) t = Tanh(f) o = Add(t, one) "

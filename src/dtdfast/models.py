@@ -91,16 +91,32 @@ def family_of(model: Any) -> str | None:
 def _torch(model: Any, x: Any) -> Sequence[Layer]:
     import torch
 
-    if not isinstance(model, torch.nn.Module):  # a program, for example
-        from .importers.torch.importer import from_torch
-
-        return from_torch(model)
+    if not isinstance(model, torch.nn.Module):
+        return _program(model, x)
     from .compat.model import imported
 
     first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    example = x[:1].astype(np.float64) if x.dtype.kind == "f" else x[:1].astype(x.dtype.newbyteorder("="))
-    tensor = torch.from_numpy(example).to(first.device)
-    return imported(model, tensor.to(first.dtype) if tensor.is_floating_point() else tensor).layers
+    return imported(model, _tensor(x[:1], first)).layers
+
+
+def _program(program: Any, x: Any) -> list[Layer]:
+    """Sizes that it leaves open are those of x, which may differ from those of the example that it keeps."""
+    from .importers.torch.importer import from_torch
+    from .importers.torch.program import kept_example
+
+    kept = kept_example(program)
+    if kept.shape[1:] == x.shape[1:]:
+        return from_torch(program, kept)
+    rows = np.resize(np.arange(len(x)), len(kept))  # it may take this number of samples alone
+    return from_torch(program, _tensor(x[rows], kept))
+
+
+def _tensor(x: Any, like: Any) -> Any:
+    import torch
+
+    native = x.astype(np.float64) if x.dtype.kind == "f" else x.astype(x.dtype.newbyteorder("="))
+    tensor = torch.from_numpy(native).to(like.device)
+    return tensor.to(like.dtype) if tensor.is_floating_point() and like.is_floating_point() else tensor
 
 
 def _keras(model: Any, x: Any) -> Sequence[Layer]:
@@ -160,9 +176,9 @@ def _file(model: Any, x: Any) -> Sequence[Layer]:
 
             return load(path)
         if path.suffix.lower() == ".pt2":
-            from .importers.torch.importer import from_torch
+            from .importers.torch.program import load as program_of
 
-            return from_torch(path)
+            return _program(program_of(path), x)
         from .importers.onnx.importer import OnnxModel
 
         model = OnnxModel(path)

@@ -143,6 +143,10 @@ TOKENS: dict[str, Function] = {
     "matmul": lambda h: scores(h).softmax(-1) @ h,
     "masked_fill": lambda h: scores(h).masked_fill(UPPER, -torch.inf).softmax(-1) @ h,
     "masked_fill, finite": lambda h: scores(h).masked_fill(UPPER, -1e4).softmax(-1) @ h,
+    "masked_fill of a view": lambda h: scores(h)[:, None].masked_fill(UPPER, -torch.inf).softmax(-1)[:, 0] @ h,
+    "masked_fill, the least number": lambda h: (
+        scores(h).masked_fill(UPPER, torch.finfo(torch.float64).min).softmax(-1) @ h
+    ),
     "where": lambda h: torch.where(~UPPER, scores(h), -torch.inf).softmax(-1) @ h,
     "a mask added": lambda h: (scores(h) + torch.full((T, T), -torch.inf).triu(1)).softmax(-1) @ h,
     "two masks, one softmax": lambda h: (

@@ -175,6 +175,24 @@ def test_refused(name):
         dtd.from_torch(encoder(), IDS, **given)
 
 
+def test_outputs_that_a_mask_leaves_out():
+    """They were read without the mask, or ended in an error of the reader's own."""
+
+    class Span(torch.nn.Module):
+        def __init__(self, view):
+            super().__init__()
+            self.words, self.view = torch.nn.Embedding(9, 4), view
+
+        def forward(self, ids, mask):
+            scores, mask = self.view(self.words(ids).sum(-1, keepdim=True)), self.view(mask[..., None])
+            return scores.masked_fill(mask == 0, -torch.inf)
+
+    for view in (lambda x: x, lambda x: x.squeeze(-1), lambda x: x[..., None]):
+        for mask in (MASK, torch.ones_like(MASK)):
+            with pytest.raises(dtd.ModelError, match="the model's output: it fills in infinity"):
+                dtd.from_torch(Span(view).eval(), torch.zeros_like(MASK), mask=mask)
+
+
 def test_tensors_beside_tensors():
     """Masks and numbers may be tensors, and the map is one where the words are."""
     layers = dtd.from_torch(encoder(), IDS, **GIVEN)

@@ -65,6 +65,36 @@ def test_a_program_with_open_sizes_takes_the_examples() -> None:
     assert dtd.predict(layers, np.ones((1, 3, 5, 6), np.float32)).shape == (1, 3)
 
 
+class LastToken(nn.Module):
+    """What depends on the number of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x[:, -1].relu() * x.shape[1] ** 0.5)
+
+
+@pytest.mark.parametrize("n_batch", [1, 2])
+def test_a_program_explained_at_another_length_than_its_examples(n_batch: int, tmp_path: Path) -> None:
+    module, path = LastToken().eval(), tmp_path / "net.pt2"
+    tokens = ({1: torch.export.Dim("tokens", min=2, max=9)},)
+    program = torch.export.export(module, (torch.randn(n_batch, 5, 4),), dynamic_shapes=tokens)
+    torch.export.save(program, path)
+    for length in (5, 8, 3):
+        x = torch.randn(3, length, 4)
+        for model in (program, path):
+            found = dtd.predict(model, x.numpy())
+            np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=0, atol=1e-5)
+            assert np.flatnonzero(np.abs(dtd.explain(model, x.numpy(), 0)).sum((0, 2))).tolist() == [length - 1]
+    with pytest.raises(dtd.InputError, match=r"cannot take an example of shape \(\d, 10, 4\)"):
+        dtd.predict(program, np.ones((3, 10, 4)))
+    fixed = torch.export.export(module, (torch.randn(n_batch, 5, 4),))
+    with pytest.raises(dtd.InputError, match="but the program was exported for"):
+        dtd.predict(fixed, np.ones((3, 8, 4)))
+
+
 def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(dtd.ModelError, match=r"net\.pt2: there is no such file"):
         dtd.from_torch(tmp_path / "net.pt2")

@@ -78,6 +78,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "relu": (lambda x: F.relu(x, inplace=False), "ReLU"),
     "clamp": (lambda x: x.clamp(-1, 1), "clip"),
     "clip by one bound": (lambda x: torch.clip(x, None, 0.3), "Scale ReLU Scale"),
+    "clamp by tensors": (lambda x: x.clamp(torch.tensor(-1.0), torch.ones(1)), "clip"),
     "clamp from 0": (lambda x: x.clamp(min=0), "ReLU"),
     "clamp_min": (lambda x: x.clamp_min(0), "ReLU"),
     "relu6": (F.relu6, "clip"),
@@ -90,6 +91,9 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "sigmoid": (torch.sigmoid, "sigmoid"),
     "hardsigmoid": (F.hardsigmoid, "hard_sigmoid"),
     "hardswish": (F.hardswish, "hard_swish"),
+    "gelu tanh written out, halved last": (
+        lambda x: x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * (x * (x * x))))) / 2, "gelu_tanh"),
+    "SiLU by a tanh": (lambda x: 0.5 * (x * (1 + torch.tanh(x / 2))), "silu"),
     "tanh": (torch.tanh, "tanh"),
     "softplus": (lambda x: F.softplus(x, 2.0), "softplus"),
     "clamp from above": (lambda x: x.clamp(max=0.5), "Scale ReLU Scale"),

@@ -17,6 +17,7 @@ from ..oracle.maths import activate
 from ..plan.shapes import Shape
 from .algebra import reshaped
 from .records import Add, Layers, Refused, Value
+from .rewrites import record_at
 
 Array = NDArray[Any]
 
@@ -172,6 +173,16 @@ def known(add: Add, layers: Layers, function: Function) -> Value | Function:
                 made = reshaped(add, add(L.Activation, Value(position, shape), **fields), function.shape)
                 return made.under(function.shape)
     return function
+
+
+def rescaled(add: Add, layers: Layers, x: Value, factor: Any) -> Value | None:
+    """x·factor where that number makes an activation of the product x, as in 0.5·(y·(1 + tanh y))."""
+    factor = np.asarray(factor)
+    if record_at(layers.records, x.position, L.Mul) is None or factor.size != 1:
+        return None
+    made = composed(layers, np.multiply, [x, factor], x.shape, "")
+    found = None if made is None else known(add, layers, made)
+    return found if isinstance(found, Value) else None
 
 
 def _candidates(layers: Layers, function: Function) -> list[tuple[int, Array]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..budget import require
-from ..errors import DtdError, MemoryBudgetError
+from ..errors import DtdError, MemoryBudgetError, ModelError
 from ..layers import (
     INPUT,
     Activation,
@@ -235,6 +235,8 @@ class Layers:
         """The list that ends in `output`, without what that does not need, and the positions that its entries' outputs
         had.
         """
+        if output.kept is not None or output.given is not None or output.hides:
+            raise ModelError(f"the model's output: {FILLS}")
         return finished(self.records[: output.position + 1])
 
 

@@ -13,7 +13,7 @@ from ...plan.shapes import Shape
 from ..check import TOLERANCE, Array, check_outputs, random_input
 from ..outputs import chosen, leaves
 from ..records import Layers, Refused, Turned, Value
-from ..refused import FILLS, QUANTISED
+from ..refused import QUANTISED
 from .arithmetic import HANDLERS as ARITHMETIC
 from .attention import HANDLERS as ATTENTION
 from .axes import HANDLERS as AXES
@@ -174,8 +174,6 @@ class _Reader:
                 f"the model's output has its batch axis at place {made.order.index(0)}; transpose it to the first"
             )
         value = self.records.plain(made)
-        if value.kept is not None:
-            raise ModelError(f"the model's output: {FILLS}")
         if value.position == INPUT:
             raise ModelError("the model returns its input: there is nothing to explain")
         return self.layers.finished(value)[0]

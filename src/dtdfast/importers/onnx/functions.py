@@ -14,11 +14,11 @@ import numpy as np
 
 from ... import layers as L
 from ..algebra import expanded
-from ..functions import Function, composed, known
+from ..functions import Function, composed, known, rescaled
 from ..masks import quotient, unrepeated
 from ..norms import normalised, squares
 from ..records import Layers, Refused, Value
-from .arithmetic import both_computed, placed
+from .arithmetic import both_computed, divide, multiply, placed, split_operands
 from .graph import Array, Node, Operand, Reader, rank, scalar
 from .moves import OPERATORS as MOVES
 
@@ -52,7 +52,7 @@ def reader(operator: str, operands: list[Operand | None]) -> Reader | None:
         return function
     if operator == "Mul" and len(operands) == 2 and all(isinstance(a, Value) for a in operands):
         return product
-    return None
+    return times if operator in ("Mul", "Div") else None
 
 
 def function(node: Node) -> Value | Function:
@@ -83,6 +83,14 @@ def product(node: Node) -> Value:
     operands = [node.value(i) for i in (0, 1)]
     y = node.add(L.Mul, *(unrepeated(node.layers, v) for v in operands))
     return expanded(node.add, y, tuple(np.broadcast_shapes(*(v.shape for v in operands))))
+
+
+def times(node: Node) -> Value:
+    """Of a value and numbers: an activation that ends in them, or a record."""
+    x, numbers = split_operands(node)
+    with np.errstate(divide="ignore"):
+        found = rescaled(node.add, node.layers, x, numbers if node.operator == "Mul" else 1 / numbers)
+    return found or (multiply if node.operator == "Mul" else divide)(node)
 
 
 def viewed(node: Node) -> Function:

@@ -245,7 +245,7 @@ def _masked(records: Records, call: Call) -> Value:
         raise Refused("more than one of its operands is computed from the network's input")
     zero, one = (call.probed(x, np.full((records.n_batch, *x.shape), v), records) for v in (0.0, 1.0))
     hides = np.isneginf(zero) & np.isneginf(one)
-    if not (hides | np.isfinite(zero + one)).all():
+    if not (hides | (np.isfinite(zero) & np.isfinite(one))).all():
         raise Refused(FILLS)
     return affine(records, call, x, np.where(hides, 1.0, np.where(hides, 0.0, one) - np.where(hides, 0.0, zero)), zero)
 

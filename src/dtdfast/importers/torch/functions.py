@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..functions import Function, composed, known
+from ..functions import Function, composed, known, rescaled
 from ..norms import normalised
 from ..records import Refused, Value
 from .call import Call, Records
@@ -27,7 +27,7 @@ def followed(records: Records, call: Call) -> Any:
     operands = call.values()
     functions = [o for o in operands if isinstance(o, Function)]
     if not functions and not _begins(call):
-        return _product(records, call) if call.name == "mul" else None
+        return _product(records, call) if call.name in ("mul", "div") else None
     if functions and call.name in SAME:
         return functions[0].under(call.shape)
     if call.name not in ELEMENTWISE:
@@ -53,9 +53,17 @@ def _begins(call: Call) -> bool:
 
 
 def _product(records: Records, call: Call) -> Value | None:
-    """An activation that ends in a product of records."""
+    """An activation that ends in a product of records, or in a number times one."""
     operands = [call.self, call.other]
-    if not all(isinstance(o, Value) for o in operands):
+    if isinstance(operands[0], Value) != isinstance(operands[1], Value):
+        x, other = operands if isinstance(operands[0], Value) else operands[::-1]
+        under = call.name == "div" and x is not operands[0]
+        if under or call.get("rounding_mode") is not None or (_tensor(other) and other.numel() != 1):
+            return None
+        numbers = np.asarray(records.array(other, "factor"))
+        with np.errstate(divide="ignore"):
+            return rescaled(records.add, records.layers, x, numbers if call.name == "mul" else 1 / numbers)
+    if call.name == "div":
         return None
     function = composed(records.layers, np.multiply, operands, call.shape, call.name)
     found = None if function is None else known(records.add, records.layers, function)

@@ -84,9 +84,13 @@ def _relu6(records: Records, call: Call) -> Value:
 
 
 def _clamp(records: Records, call: Call) -> Value:
-    low, high = call.min, call.get("max")
-    if any(bound is not None and not isinstance(bound, (int, float)) for bound in (low, high)):
+    bounds = call.min, call.get("max")
+    if any(isinstance(bound, Value) for bound in bounds):
         return clamped(records, call)
+    arrays = [None if bound is None else records.array(bound, "bound") for bound in bounds]
+    if any(a is not None and (a.size > 1 or a.ndim > len(call.x().shape) + 1) for a in arrays):
+        return clamped(records, call)
+    low, high = (None if a is None else float(a.item()) for a in arrays)
     return bounded(records.add, call.x(), low, high)
 
 

@@ -90,8 +90,9 @@ def from_program(program: Any, x: Any) -> Opened:
     sizes = next(n.meta["val"].shape for n in program.graph.find_nodes(op="placeholder") if n.name == names[0])
     run = program.module()
     if not all(isinstance(s, int) for s in sizes):
-        twice = two(x)
-        return Opened(run, export(run, twice), twice, len(x) == 1)
+        twice = x if isinstance(sizes[0], int) else two(x)
+        result = _called(run, twice, x, {})  # which says what is wrong with sizes that are not open
+        return Opened(run, export(run, twice), twice, len(twice) > len(x), result)
     if tuple(sizes) != tuple(x.shape):
         raise InputError(f"example has shape {tuple(x.shape)}, but the program was exported for {tuple(sizes)}")
     return Opened(run, Exported(program, decomposed), x)

@@ -15,7 +15,7 @@ from ...plan.shapes import Shape
 from ..check import Array
 from ..functions import Function
 from ..records import Layers, Refused, Value
-from ..refused import CONTROL_FLOW, FILLS
+from ..refused import CONTROL_FLOW
 from .arithmetic import HANDLERS as ARITHMETIC
 from .attention import HANDLERS as ATTENTION
 from .call import Call, Handler, Pieces, Records, operation, paths, title
@@ -305,8 +305,6 @@ class Reader:
         shape = value.shape or (1,)
         if self.layers.shape(value.position) == shape:
             return value.under(shape)
-        if value.kept is not None or value.given is not None:
-            raise Refused(FILLS)
         key = (value.position, shape)
         if key not in self.views:
             held = self.layers.shape(value.position)
@@ -315,7 +313,7 @@ class Reader:
             self.node = self.viewing.get((value.position, value.shape), reading)  # it makes the view, not its reader
             self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
             self.node = reading
-        return replace(self.views[key], hides=value.hides)
+        return replace(self.views[key], hides=value.hides, kept=value.kept, given=value.given)
 
     def reshaped(self, source: Value, shape: Shape) -> Value:
         return (
