@@ -46,7 +46,7 @@ class Network:
 @pytest.fixture(scope="module", params=CASES)
 def network(request: pytest.FixtureRequest) -> Network:
     case = CASES[request.param]
-    module, x = case.module(narrow=True), case.sample()
+    module, x = case.module(thin=True), case.sample()
     outputs = module(x).numpy()
     start = np.zeros(outputs.shape, np.float32)
     start[(slice(None), *case.at)] = 1

@@ -30,7 +30,7 @@ from zennit.types import Linear
 import dtdfast as dtd
 from dtdfast.compat.captum import LRP
 from dtdfast.compat.zennit import Gradient
-from modules import blank, narrowed, randomise
+from modules import blank, randomise
 from parity import BOX, CAPTUM, gamma_box
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -61,10 +61,11 @@ def named(model: nn.Module) -> NamedMergeBatchNorm:
 
 
 def vgg11_bn() -> nn.Module:
-    """With a pool that gives back what it takes at this image size, and small linear layers."""
+    """With a pool that gives back what it takes at this image size."""
     model = tv.vgg11_bn(num_classes=10)
     model.avgpool = nn.AdaptiveAvgPool2d(1)
-    return narrowed(model, 64, 512)
+    model.classifier[0] = nn.Linear(512, 4096)
+    return model
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -24,7 +24,7 @@ from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 from zennit.types import Linear
 
 import dtdfast as dtd
-from modules import blank, narrowed, randomise
+from modules import blank, randomise
 from nets import Net
 from support import LONG
 from torch_reference import TorchNet
@@ -32,14 +32,14 @@ from torch_reference import TorchNet
 Array = NDArray[Any]
 SIZE, BOX = 64, (-2.5, 2.5)
 HEIGHT = SIZE if LONG else SIZE // 2  # of images: the last pools see two pixels still
-HIDDEN = 4096 if LONG else 512  # neurons of VGG's hidden linear layers
 
 
 def vgg16_bn() -> nn.Module:
     """Without the adaptive pool, whose windows overlap at this image size."""
     model = tv.vgg16_bn(num_classes=10)
     model.avgpool = nn.Identity()
-    return narrowed(model, HIDDEN, 512 * (HEIGHT // 32) * (SIZE // 32))
+    model.classifier[0] = nn.Linear(512 * (HEIGHT // 32) * (SIZE // 32), 4096)
+    return model
 
 
 def resnet50() -> nn.Module:
