@@ -277,6 +277,7 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "the larger of other axes": (lambda x: torch.maximum(x[:, :2].mean(3), x.mean((1, 3))), "the same number of axes"),
     "a rounded quotient": (lambda x: torch.div(x, 2, rounding_mode="floor"), "it rounds, and only a true division"),
     "a quotient by 0": (lambda x: x / torch.arange(6.0), "it divides by a constant that holds 0"),
+    "a quotient by a SiLU": (lambda x: torch.tensor(2.0) / (x * (1 + torch.tanh(x / 2))), "div has no record"),
     "a quotient added": (lambda x: torch.addcdiv(x, x, x.sigmoid()), "only a division by constants"),
     "a computed weight": (lambda x: torch.lerp(x, x.relu(), x.sigmoid()), "its weight is computed"),
     "another power": (lambda x: x.relu() ** 3, "pow has no record"),
