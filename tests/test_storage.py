@@ -95,6 +95,9 @@ def tensor(*shape, dtype="F32", start=0):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + 4 * int(np.prod(shape))]}
 
 
+SIZES = {"sample": [8, 6], "numbers": [], "fixed": "", "same": False}
+
+
 def assert_equal(loaded, saved):
     assert [type(record) for record in loaded] == [type(record) for record in saved]
     for new, old in zip(loaded, saved, strict=True):
@@ -220,6 +223,16 @@ REFUSED = {
     "later_version": (described(version=2), "format version 2"),
     "layers_no_list": (raw({"__metadata__": {"dtdfast": '{"version":1,"layers":3}'}}), "layer list cannot be read"),
     "unknown_key": (described(extra=1), "layer list cannot be read"),
+    **{
+        f"sizes_{name}": (described([entry("ReLU")], sizes=sizes), "the sizes of its import cannot be read")
+        for name, sizes in {
+            "no_object": [8, 6],
+            "of_nothing": SIZES | {"sample": []},
+            "of_zero": SIZES | {"numbers": [["a", 0.0, None]]},
+            "not_finite": SIZES | {"numbers": [["a", 1e999, 3]]},
+            "no_text": SIZES | {"fixed": 1},
+        }.items()
+    },
     "entry_no_object": (described(["ReLU"]), "layer 0: None is not a record"),
     "unknown_record": (described([entry("ReLU"), entry("Evil")]), "layer 1: 'Evil' is not a record"),
     "record_is_no_name": (described([{"record": ["ReLU"], "fields": {}}]), "is not a record"),

@@ -24,7 +24,7 @@ def cached(model: Any, options: Options, x: Any, given: dict[str, Any]) -> Expla
 
     try:
         options = replace(options, rules=settled(options.rules, layers))
-        key = (tuple(map(id, layers)), key_of(tuple(vars(options).values())))
+        key = (getattr(layers, "sample", None), tuple(map(id, layers)), key_of(tuple(vars(options).values())))
         hash(key)
     except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
         return make()

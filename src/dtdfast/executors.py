@@ -15,10 +15,11 @@ from .intake import Intake
 from .locks import renewed
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, PREDICT, Outputs, Program, outputs, planning, prepare
+from .plan.program import EXPLAIN, PREDICT, Outputs, Program, last_entry, outputs, planning, prepare
 from .plan.shapes import Shape
 from .presets import RuleBook
 from .rules import convention_of
+from .sizes import check_sample
 
 if TYPE_CHECKING:
     from .session import Executor
@@ -82,7 +83,7 @@ class Executors:
 
     def outputs(self, sample: Shape, kind: str) -> Outputs:
         """What the outputs for samples of this shape are."""
-        check(sample)
+        self._fits(sample, kind)
         with self._lock:
             if (sample, kind) not in self._outputs:
                 start, stop = self._between(kind)
@@ -114,7 +115,7 @@ class Executors:
         with self._lock:
             executor = self.made.get(key)
             if executor is None:
-                check(sample)
+                self._fits(sample, kind)
                 with planning():
                     executor = self._executor(self._program(*key))
                 self.made[key] = executor
@@ -125,6 +126,11 @@ class Executors:
                 with suppress(KeyError):
                     self.made.move_to_end(key)
             return executor
+
+    def _fits(self, sample: Shape, kind: str) -> None:
+        check(sample)
+        last = last_entry(self._layers, self._between(kind)[0], kind)
+        check_sample(self._layers, sample, self._words, last, self._reads)
 
     def _between(self, kind: str) -> tuple[int | None, int | None]:
         """The options start and stop."""

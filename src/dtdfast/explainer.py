@@ -28,6 +28,7 @@ from .progress import blocks
 from .rules import convention_of
 from .session import rows
 from .show import shown
+from .sizes import copied
 from .underflow import REMEDY, refill
 
 
@@ -133,7 +134,7 @@ class Explainer:
             rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop, kind
         )
         reads, rules, box = sources(layers), settled(rules, layers), Domain.parse(domain)
-        self._given, self._layers, self._kind = replace(given, rules=rules, domain=box.option), list(layers), kind
+        self._given, self._layers, self._kind = replace(given, rules=rules, domain=box.option), copied(layers), kind
         self._book = RuleBook(rules, convention_of(convention), attention)
         self._backend = choose(backend, precision, device)
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32

@@ -19,6 +19,7 @@ from .errors import InputError, ModelError
 from .layers import Layer
 from .locks import renewed
 from .plan.wiring import sources
+from .sizes import copied
 
 KEPT = 4
 """Imported networks that are kept, beside PyTorch's, which live as long as their modules."""
@@ -77,7 +78,7 @@ def opened(model: Any, x: Any, given: Mapping[str, Any] | None = None) -> tuple[
     """
     layers = layers_of(model, x, given)
     sources(layers)  # says what it expects
-    return list(layers), samples_of(x)
+    return copied(layers), samples_of(x)
 
 
 def family_of(model: Any) -> str | None:

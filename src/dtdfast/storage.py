@@ -2,6 +2,7 @@
 
     tensor "<position>.<field>"   every array of every record; an array that is not there is None
     metadata "dtdfast"            {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
+                                  and "sizes", what a `Sized` list says of its import
 
 The records' own dataclass fields are the schema, and their own checks run again on loading. A file is data: nothing in
 it is executed, and its sizes are checked before anything is allocated for them.
@@ -13,6 +14,7 @@ import dataclasses
 import functools
 import json
 import math
+import operator
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from .files import regular, written
 from .layers import RECORDS, Layer
 from .plan.wiring import sources
 from .record import Array
+from .sizes import Sized
 
 VERSION = 1
 # fields that files of this version may lack: their defaults are what was meant
@@ -77,7 +80,8 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
         entries.append({"record": kind, "fields": fields})
     _limit("layers", len(entries), MAX_LAYERS)
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
-    metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
+    content = {"version": VERSION, "layers": entries} | ({"sizes": vars(layers)} if isinstance(layers, Sized) else {})
+    metadata = json.dumps(content, separators=(",", ":"), allow_nan=False)
     _limit("bytes of header", len(json.dumps(metadata)) + sum(len(key) + 200 for key in tensors), MAX_HEADER)
     with written(path) as part:
         try:
@@ -112,7 +116,7 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
     path = regular(path)
     with path.open("rb") as file:
         header = _header(file, path)
-    entries = _entries(header, path)
+    entries, sizes = _entries(header, path)
     tensors = {key: info for key, info in header.items() if key != "__metadata__"}
     used: set[str] = set()
     layers = []
@@ -136,7 +140,7 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
             f"holds tensors that no layer uses ({', '.join(unused[:3])})",
             "save it again with this version of dtdfast",
         )
-    return layers
+    return layers if sizes is None else _sized(layers, sizes, path)
 
 
 def _safetensors() -> Any:
@@ -216,7 +220,8 @@ def _count_bytes(header: Mapping[str, Any], path: Path) -> int:
     return n_bytes
 
 
-def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
+def _entries(header: Mapping[str, Any], path: Path) -> tuple[list[Any], Any]:
+    """The layers, and what a `Sized` list says of its import."""
     metadata = header.get("__metadata__")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
@@ -234,10 +239,24 @@ def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
             "save it again with this version, or upgrade dtdfast",
         )
     entries = content.get("layers")
-    if not isinstance(entries, list) or len(content) != 2:
+    if not isinstance(entries, list) or content.keys() - {"version", "layers", "sizes"}:
         _refuse(path, "is corrupt: its layer list cannot be read", "save it again")
     _limit("layers", len(entries), MAX_LAYERS, path)
-    return entries
+    return entries, content.get("sizes")
+
+
+def _sized(layers: list[Layer], sizes: Any, path: Path) -> Sized:
+    """With what the list says of its import."""
+    try:
+        sample, fixed, same = tuple(map(operator.index, sizes["sample"])), sizes["fixed"], sizes["same"]
+        numbers = [(str(n), float(v), None if w is None else operator.index(w)) for n, v, w in sizes["numbers"]]
+        typed = isinstance(fixed, str) and isinstance(same, bool)
+        sound = min(sample) > 0 and all(0 < v < math.inf and (w is None or w > 0) for _, v, w in numbers)
+    except (TypeError, ValueError, KeyError, OverflowError):
+        typed = sound = False
+    if not (typed and sound):
+        _refuse(path, "is corrupt: the sizes of its import cannot be read", "save it again")
+    return Sized(layers, sample, numbers, fixed, same)
 
 
 def _entry(

@@ -20,6 +20,7 @@ from ..models import opened
 from ..options import seeded, split
 from ..plan.wiring import sources
 from ..results import Chart
+from ..sizes import copied
 from ..verdicts import WEIGHTS
 from .attribution import Attribution, classes, given_by, maps_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
@@ -145,10 +146,10 @@ def _steps(layers: list[L.Layer]) -> list[tuple[int, ...]]:
 def _networks(
     layers: list[L.Layer], steps: list[tuple[int, ...]], order: str, rng: np.random.Generator
 ) -> Iterator[list[L.Layer]]:
-    current = list(layers)
+    current = copied(layers)
     for step in steps:
         if order == "independent":
-            current = list(layers)
+            current = copied(layers)
         for position in step:
             current[position] = randomized(layers[position], rng)
         yield list(current)

@@ -16,6 +16,7 @@ from ..errors import DtdError, MemoryBudgetError, ModelError
 from ..layers import (
     INPUT,
     Activation,
+    Constant,
     Expand,
     Flatten,
     Gather,
@@ -34,6 +35,7 @@ from ..plan.shapes import Shape, join
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
 from ..record import Memory, immutable
+from ..sizes import Number, Sized
 from .activations import written_out
 from .refused import FILLS
 from .rewrites import (
@@ -52,6 +54,7 @@ from .rewrites import (
 from .rewrites import positions as field_inputs
 
 MOVED = (Reshape, Flatten, Permute, Expand, Slice, Gather)
+NUMBERS: dict[type[Layer], tuple[str, ...]] = {Scale: ("scale", "shift"), MatMul: ("scale",), Constant: ("value",)}
 SHARED = 1 << 16
 """Bytes from which an array is worth being looked up."""
 
@@ -109,11 +112,16 @@ class Layers:
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
+    # what `Sized` is told of the sizes
+    numbers: list[Number] = field(default_factory=list)
+    fixed: str = ""
+    same: bool = False
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         for key, value in fields.items():
             if isinstance(value, np.ndarray) and 0 in value.strides:
                 require(ELEMENT * value.size, f"{cls.__name__} {name!r:.80}: its {key} ({join(value.shape)})")
+        self._note(cls, sources, name, fields)
         if cls is Scale and fields.get("shift") is None:
             gate = hard_sigmoid(self.records, sources[0].position, fields["scale"])
             if gate is not None:
@@ -176,6 +184,18 @@ class Layers:
         numbers = bool(sources) and shape == (1,) and not any(v.shape for v in sources)
         return self._appended(record, shape).under(() if numbers else shape)
 
+    def _note(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, fields: dict[str, Any]) -> None:
+        """Keep the numbers that a model may have computed from sizes, before they are merged with others."""
+        product = sources[0].position if cls is Scale and sources[0].position != INPUT else None
+        width = sources[0].shape[-1] if cls is MatMul else None
+        if product is not None and isinstance(self.records[product], MatMul):
+            width = (self.shape(self.reads(product)[0]) or (None,))[-1]
+        for key in NUMBERS.get(cls, ()):
+            values = np.asarray(1.0 if fields.get(key) is None else fields[key])
+            number = abs(float(values.flat[0])) if values.size else 0.0
+            if number not in (0.0, 1.0) and math.isfinite(number) and bool((values == values.flat[0]).all()):
+                self.numbers.append((f"{cls.__name__} {name!r}" if name else cls.__name__, number, width))
+
     def reads(self, position: int) -> tuple[int, ...]:
         """The positions that an entry reads."""
         record = self.records[position]
@@ -231,13 +251,14 @@ class Layers:
             self._held[key] = (value, copy)
         return self._held[key][1]
 
-    def finished(self, output: Value) -> tuple[list[Layer], list[int]]:
+    def finished(self, output: Value) -> tuple[Sized, list[int]]:
         """The list that ends in `output`, without what that does not need, and the positions that its entries' outputs
         had.
         """
         if output.kept is not None or output.given is not None or output.hides:
             raise ModelError(f"the model's output: {FILLS}")
-        return finished(self.records[: output.position + 1])
+        layers, kept = finished(self.records[: output.position + 1])
+        return Sized(layers, self.sample or (), self.numbers, self.fixed, self.same), kept
 
 
 Add = Callable[..., Value]

@@ -158,10 +158,12 @@ def _sides(
         yield left, right, float(phi @ other_phi)
 
 
-def _flat(layers: Sequence[Layer], options: dict[str, Any]) -> list[Layer]:
+def _flat(layers: list[Layer], options: dict[str, Any]) -> list[Layer]:
     """The network up to the entry that relevance starts at, its outputs flattened."""
     last = last_entry(layers, options.pop("start", None), EXPLAIN)
-    return [*layers[: last + 1], Flatten()]
+    flat: list[Layer] = layers[: last + 1]
+    flat.append(Flatten())
+    return flat
 
 
 def _maps(explainer: Explainer, x: NDArray[Any], regions: Any, given: dict[str, Any]) -> tuple[Floats, Floats]:

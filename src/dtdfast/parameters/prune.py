@@ -12,6 +12,7 @@ from .. import layers as L
 from ..arrays.checks import host_array
 from ..errors import InputError, LayerError, ShapeError, at
 from ..plan.wiring import sources
+from ..sizes import copied
 
 PRUNED = (L.Linear, L.Conv, L.ConvTranspose)
 
@@ -62,7 +63,7 @@ def prune(layers: Sequence[L.Layer], scores: Mapping[int, Any], fraction: float)
     ranked = np.concatenate([a.reshape(-1) for a in arrays.values()]) if arrays else np.zeros(0)
     gone = np.zeros(ranked.size, bool)
     gone[np.argsort(ranked, kind="stable")[: round(float(fraction) * ranked.size)]] = True
-    result, first = list(layers), 0
+    result, first = copied(layers), 0
     for position, array in arrays.items():
         result[position] = _without(layers[position], gone[first : first + array.size].reshape(array.shape))
         first += array.size

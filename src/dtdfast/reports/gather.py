@@ -25,6 +25,7 @@ from ..ledger.ledger import Ledger
 from ..options import split
 from ..rules import Rule
 from ..runs.manifest import described, digest_of, model_digest
+from ..sizes import copied
 from ..version import __version__
 from .checks import TESTS, Case, checked
 from .inputs import PICTURES, TEXT, Array, Inputs
@@ -68,7 +69,7 @@ def gathered(
     options: dict[str, Any],
 ) -> Gathered:
     """Compute everything."""
-    layers = list(layers)
+    layers = copied(layers)
     options, given = split(options)
     _check(layers, given, options, tests)
     first, named = beside_rows(given, slice(0, shown)), _named(rules)

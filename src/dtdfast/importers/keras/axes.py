@@ -151,6 +151,7 @@ def _resizing(call: Call) -> Tensor | list[Tensor]:
     first = call.data_format == "channels_first"
     space = call.x.shape[1:] if first else call.x.shape[:-1]
     sizes = tuple(call.size) if hasattr(call.layer, "size") else (call.height, call.width)
+    call.records.layers.fixed = f"a resize to {sizes}"
     keeps = any(getattr(call.layer, key, False) for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"))
     if sizes == space:
         return call.x
@@ -183,6 +184,8 @@ def _adaptive(average: bool) -> Handler:
     def handle(call: Call) -> Tensor:
         x, moved = call.channels(call.x)
         wanted = pair(call.output_size, len(x.shape) - 1)
+        if not average or set(wanted) != {1}:
+            call.records.layers.fixed = f"an adaptive pool to {wanted}"
         return Tensor(moves.adaptive(call.add, x, wanted, average), moved)
 
     return handle

@@ -46,6 +46,8 @@ def from_keras(model: Any, example: Any = None, *, output: int | str | None = No
     list of Layer
         The network, named after the model's layers. A final softmax is kept: `predict` includes it, and `explain`
         starts before it.
+        At a sample of another shape it is explained as it is, or refused where a layer may be another one there;
+        ``list(layers)`` is a copy that does not know the shape it was imported at.
 
     Raises
     ------

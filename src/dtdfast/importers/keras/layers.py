@@ -123,6 +123,7 @@ def _geometry(call: Call, x: Value, kernel: tuple[int, ...]) -> dict[str, Any]:
     padding: Pairs = ((0, 0),) * n
     if call.padding == "same":
         padding = same_padding(x.shape[1:], reach, stride)
+        call.records.layers.same = True
     elif call.padding == "causal":
         padding = ((reach[0] - 1, 0),)
     elif call.padding != "valid":

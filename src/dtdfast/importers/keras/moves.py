@@ -27,6 +27,7 @@ def _pool(cls: type[L.Layer]) -> Handler:
         if call.padding not in ("valid", "same"):
             raise Refused(f"padding {call.padding!r} is not known")
         same = call.padding == "same"
+        call.records.layers.same |= same
         padding = same_padding(x.shape[1:], kernel, stride) if same else ((0, 0),) * n
         if cls is L.AvgPool and any(a != b for a, b in padding) and _on_torch():
             return Tensor(resampled(call.add, x, list(map(_repeating, x.shape[1:], kernel, stride, padding))), moved)
@@ -53,6 +54,8 @@ def _repeating(size: int, kernel: int, stride: int, padding: tuple[int, int]) ->
 def _global(average: bool) -> Handler:
     def handle(call: Call) -> Tensor:
         x, moved = call.channels(call.x)
+        if not average:
+            call.records.layers.fixed = f"a pool of the whole image, {x.shape[1:]}"
         pooled = call.add(L.GlobalAvgPool, x) if average else call.add(L.MaxPool, x, kernel=x.shape[1:])
         return Tensor(pooled, moved) if call.keepdims else Tensor(call.add(L.Flatten, pooled))
 

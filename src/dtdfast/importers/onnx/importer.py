@@ -59,6 +59,8 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
     list of Layer
         The network, named after the nodes. A final Softmax is kept: `predict` includes it, and `explain` starts before
         it. Weights narrower than float32 become float32.
+        At a sample of another shape it is explained as it is, or refused where a layer may be another one there;
+        ``list(layers)`` is a copy that does not know the shape it was imported at.
 
     Raises
     ------

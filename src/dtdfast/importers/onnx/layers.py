@@ -34,7 +34,7 @@ def _padding(node: Node, size: tuple[int, ...], reach: tuple[int, ...], stride: 
         return ((0, 0),) * n
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         raise Refused(f"attribute auto_pad is {auto!r:.40}")
-    result = []
+    node.layers.same, result = True, []
     for length, window, step in zip(size, reach, stride, strict=True):
         total = max((math.ceil(length / step) - 1) * step + window - length, 0)
         less, more = total // 2, total - total // 2
@@ -108,6 +108,8 @@ def conv_transpose(node: Node) -> Value:
     if auto in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
         wanted = tuple(s * t for s, t in zip(size, stride, strict=True))
     if wanted is not None:
+        if auto == "NOTSET" or node.integer_list("output_shape"):
+            node.layers.fixed = f"an output of the sizes {wanted}"
         if len(wanted) != n:
             raise Refused(f"attribute output_shape is {wanted}, expected {n} integers")
         reach = (d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))

@@ -260,7 +260,7 @@ def _goal(node: Node) -> tuple[list[int], list[float], list[tuple[float, float]]
             for r, s in zip(ratios, (node.full(x)[a] for a in axes), strict=False)
         ]
     elif sizes:
-        wanted = list(sizes)
+        wanted, node.layers.fixed = list(sizes), f"a resize to {tuple(sizes)}"
         ratios = [s / node.full(x)[a] for s, a in zip(sizes, axes, strict=False)]
         if policy != "stretch" and len(wanted) == len(axes):
             ratio = {"not_larger": min, "not_smaller": max}.get(policy, _unknown)(ratios)

@@ -45,6 +45,8 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
     list of Layer
         The network, named after the module's parts. An output of shape (n,) becomes one of shape (n, 1), so that target
         0 explains it.
+        At a sample of another shape it is explained as it is, or refused where a layer may be another one there;
+        ``list(layers)`` is a copy that does not know the shape it was imported at.
 
     Raises
     ------

@@ -47,7 +47,7 @@ def _max_pool(records: Records, call: Call) -> Value:
             raise Refused("it pools with ceil_mode, or across channels, what was padded by −∞; give it the padding")
         own = spread(call.padding, n_space)
         fields["padding"] = [(p + before, p + after) for p, (before, after) in zip(own, x.border[1:], strict=True)]
-        x = x.inner
+        x, records.layers.same = x.inner, True
     return records.add(L.MaxPool, x, **fields, dilation=ints(call.dilation))
 
 
@@ -64,7 +64,10 @@ def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
         beside = len(x.shape) - n_space
         if beside < 1:
             raise Refused("its input has no batch axis; give every tensor one (pass example[None] for one sample)")
-        return moves.adaptive(records.add, x, x.shape[1:beside] + call.shape[-n_space:], average)
+        wanted = call.shape[-n_space:]
+        if not average or set(wanted) != {1}:
+            records.layers.fixed = f"an adaptive pool to {wanted}"
+        return moves.adaptive(records.add, x, x.shape[1:beside] + wanted, average)
 
     return handle
 
@@ -72,11 +75,13 @@ def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
 # ----------------------------------------------------------------------------------------------------------- resizing
 
 
-def _resized(call: Call) -> tuple[Value, list[Array]]:
+def _resized(records: Records, call: Call) -> tuple[Value, list[Array]]:
     """What is resized, and the matrix (out, in) of each of its axes behind the channels."""
     x = call.x("input" if "input" in call.arguments else "self")
     n_space = SPACES.get(call.name, len(x.shape) - 1)
     beside, sizes = x.shape[1:-n_space], x.shape[-n_space:]
+    if all(call.get(key) is None for key in ("scale_factors", "scales", "scales_d", "scales_h", "scales_w")):
+        records.layers.fixed = f"a resize to {call.shape[-n_space:]}"
     return x, [np.eye(size) for size in beside] + [_resize(call, sizes, axis) for axis in range(n_space)]
 
 
@@ -108,12 +113,12 @@ def _resize(call: Call, sizes: Shape, axis: int) -> Array:
 
 
 def _interpolate(records: Records, call: Call) -> Value:
-    return moves.resampled(records.add, *_resized(call))
+    return moves.resampled(records.add, *_resized(records, call))
 
 
 def _nearest(records: Records, call: Call) -> Value:
     """Each element of the result is one of x."""
-    x, matrices = _resized(call)
+    x, matrices = _resized(records, call)
     places = [matrix.argmax(axis=1) for matrix in matrices]
     factors = tuple(len(p) // s for p, s in zip(places, x.shape[1:], strict=True))
     if all(
