@@ -176,7 +176,7 @@ class _Reader:
                 f"the model's output has its batch axis at place {made.order.index(0)}; transpose it to the first"
             )
         value = self.records.plain(made)
-        if value.position == INPUT:
+        if value.position == INPUT and value.kept is None:
             raise ModelError("the model returns its input: there is nothing to explain")
         return self.layers.finished(value)[0]
 
