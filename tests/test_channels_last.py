@@ -110,3 +110,67 @@ def test_a_report() -> None:
     assert turned["done"] == regions["done"]
     pictures = [re.findall('src="(data:image[^"]+)"', page.html) for page in (a, b)]
     assert pictures[0] == pictures[1]
+
+
+def boxes(n: int) -> tuple[Any, Any]:
+    return -RNG.uniform(0.5, 2, n), RNG.uniform(0.5, 2, n)
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@pytest.mark.parametrize("size", [4, 3], ids=["other sizes", "as many rows as channels"])
+def test_bounds_per_channel_are_those_of_channels(size: int, backend: str) -> None:
+    """Of pictures, of tokens' features and of words' vectors."""
+    low, high = boxes(3)
+    options: Any = dict(backend=backend)
+    pictures = [dtd.Permute((0, 3, 1, 2)), dtd.Conv(RNG.standard_normal((4, 3, 2, 2))), dtd.ReLU(), dtd.Flatten(),
+                dtd.Linear(RNG.standard_normal((2, 4 * (size - 1) ** 2)))]  # fmt: skip
+    head = [dtd.ReLU(), dtd.Flatten(), dtd.Linear(RNG.standard_normal((2, 5 * size)))]
+    tokens, x = [dtd.Linear(RNG.standard_normal((5, 3))), *head], RNG.uniform(-0.4, 0.4, (2, size, size, 3))
+    for layers, y in ((pictures, x), (tokens, x[:, 0])):
+        found, expected = (dtd.explain(layers, y, domain=box, **options) for box in (
+            (low, high), (np.broadcast_to(low, y.shape[1:]), np.broadcast_to(high, y.shape[1:]))))  # fmt: skip
+        np.testing.assert_array_equal(found, expected)
+        rule = {0: dtd.ZBox(low, high)} if layers is tokens else {}
+        np.testing.assert_array_equal(dtd.explain(layers, y, rules=rule, domain=(low, high), **options), expected)
+        outside = y.copy()
+        outside[0, 0, ..., 1] = high[1] + 0.1
+        with pytest.raises(dtd.DomainError):
+            dtd.explain(layers, outside, domain=(low, high), **options)
+    words = [dtd.Embedding(np.clip(RNG.standard_normal((7, 3)), low, high)), *tokens]
+    ids = RNG.integers(0, 7, (2, size))
+    whole = [np.broadcast_to(b, (size, 3)) for b in (low, high)]
+    found, expected = (dtd.explain(words, ids, domain=box, **options) for box in ((low, high), tuple(whole)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_bounds_per_channel_where_the_channels_are_unknown() -> None:
+    low, high = boxes(3)
+    layers, x = [dtd.Flatten(), dtd.Linear(RNG.standard_normal((2, 36)))], RNG.uniform(-0.4, 0.4, (2, 3, 4, 3))
+    with pytest.raises(dtd.DomainError, match=r"does not tell along which axis .* \(3, 1, 1\) or \(1, 1, 3\)"):
+        dtd.explain(layers, x, domain=(low, high))
+    y = np.ascontiguousarray(np.moveaxis(x, 3, 2))
+    found, expected = (dtd.explain(layers, y, domain=box) for box in (
+        (low, high), (low.reshape(3, 1, 1), high.reshape(3, 1, 1))))  # fmt: skip
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_ranges_of_noise_per_channel() -> None:
+    low, high = boxes(3)
+    for operator in ("flip", "uniform"):
+        a, b = (
+            evaluation.region_perturbation(
+                LAST, TURNED - 0.5, dtd.explain(LAST, TURNED - 0.5), operator=operator, size=3, steps=2, domain=box
+            ).outputs
+            for box in ((low, high), (low.reshape(1, 1, 3), high.reshape(1, 1, 3)))
+        )
+        np.testing.assert_array_equal(a["relevance"], b["relevance"])
+    a, b = (
+        evaluation.compare(LAST, TURNED - 0.5, methods=["dtd"], size=3, steps=2, repeats=1, domain=box)
+        for box in ((low - 1, high + 1), (low.reshape(1, 1, 3) - 1, high.reshape(1, 1, 3) + 1))
+    )
+    np.testing.assert_array_equal(a.sensitivity["dtd"], b.sensitivity["dtd"])
+    a, b = (
+        diagnostics.root_audit(LAST, TURNED[:1], n_roots=5, domain=box)
+        for box in ((low - 1, high + 1), (low.reshape(1, 1, 3) - 1, high.reshape(1, 1, 3) + 1))
+    )
+    np.testing.assert_array_equal(a.in_domain, b.in_domain)

@@ -233,7 +233,10 @@ def test_sensitivity_is_the_largest_change_of_a_map_under_noise(rng: np.random.G
     layers, x = [dtd.Linear(rng.standard_normal((3, 4)))], rng.standard_normal((5, 4))
     found = evaluation.compare(layers, x, 1, methods=["lrp-0"], size=1, steps=2, seed=3, backend="oracle")
     start = np.eye(3)[[1] * 5]
-    maps = [dtd.explain(layers, y, start, rules="lrp-0", backend="oracle") for y in (x, *comparison._noisy(x, None, 3))]
+    maps = [
+        dtd.explain(layers, y, start, rules="lrp-0", backend="oracle")
+        for y in (x, *comparison._noisy(layers, x, None, 3))
+    ]
     changes = [np.linalg.norm(other - maps[0], axis=1) / np.linalg.norm(maps[0], axis=1) for other in maps[1:]]
     assert len(changes) == 4
     np.testing.assert_allclose(found.sensitivity["lrp-0"], np.max(changes, axis=0), rtol=1e-12)
@@ -302,7 +305,7 @@ def test_the_random_order_has_every_draw(rng: np.random.Generator) -> None:
 
 def test_without_a_domain_values_range_as_the_channel_does() -> None:
     images = np.stack([[np.full((2, 2), -1.0), np.full((2, 2), 5.0)], [np.full((2, 2), 1.0), np.full((2, 2), 9.0)]])
-    low, high = perturbation._range(images, None, images.shape[1:], 1)
+    low, high = perturbation._range(images, None, 1)
     np.testing.assert_array_equal(low.ravel(), [-1, 5])
     np.testing.assert_array_equal(high.ravel(), [1, 9])
 
@@ -310,7 +313,7 @@ def test_without_a_domain_values_range_as_the_channel_does() -> None:
 @pytest.mark.parametrize(("domain", "width"), [((-5.0, 5.0), 10.0), ("nonnegative", 1.0), (None, 1.0)])
 def test_noise_is_a_share_of_the_range_and_stays_in_the_domain(domain: Any, width: float) -> None:
     x = np.linspace(0, 1, 200)[:, None, None].repeat(3, axis=1)  # (n, channels, pixels)
-    noisy = np.array(comparison._noisy(x, domain, 0))
+    noisy = np.array(comparison._noisy([], x, domain, 0))
     moved = np.abs(noisy - x).max()
     assert 0.9 * comparison.RADIUS * width < moved <= comparison.RADIUS * width
     assert (noisy.min() < 0) == (domain != "nonnegative")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .layers import (
     INPUT,
@@ -22,6 +23,7 @@ from .layers import (
     SumPool,
     Upsample,
 )
+from .plan.domain import Domain
 from .plan.wiring import sources
 
 CHANNEL_AXIS = {"nchw": 1, "nhwc": 3}
@@ -39,6 +41,16 @@ TRANSPARENT = (
     SumPool,
     Upsample,
 )
+
+
+def domain_of(domain: Any, layers: Sequence[Layer]) -> Domain:
+    """What the inputs of this network may be; bounds per channel are along the axis that it tells."""
+
+    def axis(rank: int) -> int | None:
+        found = seen(layers, rank + 1)
+        return None if found is None else {"nchw": 0, "nhwc": rank - 1}[found[0]]
+
+    return Domain.parse(domain, axis)
 
 
 def channel_axis(layers: Sequence[Layer], rank: int) -> int:

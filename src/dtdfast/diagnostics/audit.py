@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
+from ..layout import domain_of
 from ..models import opened
 from ..options import Options, at_least_one, seeded, split
 from ..oracle.executor import Oracle
@@ -209,7 +210,7 @@ def root_audit(
     layers, x = opened(layers, x, split(options, "kind")[1])
     n_roots, rng = at_least_one("n_roots", n_roots), np.random.default_rng(seeded(seed))
     network, points = network_of(layers, x, options)
-    domain = Domain.parse(options.get("domain", Options.domain))
+    domain = domain_of(options.get("domain", Options.domain), layers)
     unit = find_layer(network, layer)
     found = []
     for n in range(len(points)):

@@ -16,10 +16,9 @@ from ..diagnostics.sensitivity import ClassSensitivity, class_sensitivity
 from ..diagnostics.similarity import median, per_pixel
 from ..errors import InputError
 from ..layers import Layer
-from ..layout import channel_axis
+from ..layout import channel_axis, domain_of
 from ..models import opened
 from ..options import predicting, seeded, split
-from ..plan.domain import Domain
 from ..results import Chart, in_legend
 from ..rules import Rule
 from ..verdicts import CLASS
@@ -205,7 +204,7 @@ def compare(
     curves = region_perturbation(
         layers, point, maps, index, size=size, steps=steps, repeats=repeats, operator=operator, seed=seed, **kept
     )
-    noisy = _noisy(point, options.get("domain"), seed)
+    noisy = _noisy(layers, point, options.get("domain"), seed)
     moved = {}
     for name, (of, given) in named.items():
         changes = [_change(maps[name], np.asarray(of(layers, y.copy(), start, **given))) for y in noisy]
@@ -247,11 +246,11 @@ def _named(methods: Any, options: dict[str, Any]) -> dict[str, tuple[Attribution
     return result
 
 
-def _noisy(x: Array, domain: Any, seed: int) -> list[Array]:
+def _noisy(layers: Sequence[Layer], x: Array, domain: Any, seed: int) -> list[Array]:
     """Copies of x with noise; none of integers, which name words."""
     if x.dtype.kind in "iu":
         return []
-    bounds = Domain.parse("real" if domain is None else domain).bounds(x.shape[1:])
+    bounds = domain_of("real" if domain is None else domain, layers).bounds(x.shape[1:])
     if bounds is not None:
         low, high = bounds
     elif x.ndim > 2:  # over all samples and pixels; of a table, over each column
