@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage, stats
 
 import dtdfast as dtd
-from dtdfast import diagnostics, evaluation
+from dtdfast import baselines, concepts, diagnostics, evaluation
 from dtdfast.data import digits, sentiment
 from dtdfast.evaluation import comparison, curves, operators, perturbation
 from dtdfast.evaluation.comparison import gini
@@ -317,3 +318,34 @@ def test_noise_is_a_share_of_the_range_and_stays_in_the_domain(domain: Any, widt
     moved = np.abs(noisy - x).max()
     assert 0.9 * comparison.RADIUS * width < moved <= comparison.RADIUS * width
     assert (noisy.min() < 0) == (domain != "nonnegative")
+
+
+ASKED: dict[str, Callable[..., Any]] = {
+    "class_sensitivity": diagnostics.class_sensitivity,
+    "parameter_randomization": diagnostics.parameter_randomization,
+    "gradient_equivalence": diagnostics.gradient_equivalence,
+    "cosine_convergence": diagnostics.cosine_convergence,
+    "region_perturbation": lambda layers, x, **o: evaluation.region_perturbation(layers, x, x, size=1, steps=2, **o),
+    "compare": lambda layers, x, **o: evaluation.compare(layers, x, methods=["dtd"], size=1, steps=2, repeats=1, **o),
+    "input_x_gradient": lambda layers, x, **o: baselines.input_x_gradient(layers, x, stop=1, **o),
+    "activations": lambda layers, x, **o: concepts.top_samples(layers, x, position=1, by="activation", **o),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_everything_is_computed_where_and_how_it_is_asked_for(
+    name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the predictions behind a map or a choice."""
+    asked = []
+
+    def choose(backend: str, precision: str, device: Any) -> str:
+        asked.append((precision, device))
+        return "oracle" if backend == "oracle" else "cpu"
+
+    monkeypatch.setattr("dtdfast.explainer.choose", choose)
+    layers = [dtd.Linear(rng.standard_normal((5, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 5)))]
+    ASKED[name](layers, rng.random((6, 4)), backend="cpu", precision="float64", device="cuda:1")
+    plan = name == "cosine_convergence"  # whose network is looked at without computing anything
+    assert set(asked[plan:]) == {("float64", "cuda:1")}
+    assert len(asked) > plan

@@ -13,7 +13,7 @@ from .arrays.foreign import take
 from .errors import ShapeError
 from .explainer import Explainer
 from .layers import INPUT, Embedding, Given, Layer
-from .options import OF_RULES, PLACE, split
+from .options import OF_RULES, predicting, split
 from .plan.program import GRADIENT
 from .plan.wiring import sources
 
@@ -114,7 +114,7 @@ def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[s
 def _values(layers: Sequence[Layer], x: Any, stop: int, options: dict[str, Any]) -> Array:
     below, (known, given) = layers[: stop + 1], split(options)
     names = {record.name for record in below if isinstance(record, Given)}
-    explainer = Explainer(below, **{key: value for key, value in known.items() if key in (*PLACE, "precision")})
+    explainer = Explainer(below, **predicting(known))
     return np.asarray(explainer.predict(x, **{key: value for key, value in given.items() if key in names}))
 
 

@@ -19,7 +19,7 @@ from ..explainer import Explainer
 from ..layers import INPUT, Layer, Linear
 from ..layout import channel_axis
 from ..models import opened
-from ..options import alone, predicting, seeded, split
+from ..options import alone, by_oracle, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
 from ..plan.shapes import axis_of
@@ -118,7 +118,7 @@ def cosine_convergence(
     seed : int, default 0
         The seed of what is drawn at random.
     **options
-        Options of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads.
+        Options of `dtdfast.Explainer`: rules, domain, convention, backend and others.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def cosine_convergence(
     layers, x = opened(layers, x, split(options, "stop", "kind")[1])
     rng = np.random.default_rng(seeded(seed))
     alone(layers, "cosine_convergence")
-    network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(x.shape).program.network
+    network: Network = Explainer(layers, **by_oracle(options)).plan_for(x.shape).program.network
     units = [u for u in waists(network) if u.out is not network.output]
     positions = [u.out.position for u in units]
     if start is not None:

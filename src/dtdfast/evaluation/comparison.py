@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..layers import Layer
 from ..layout import channel_axis, domain_of
 from ..models import opened
-from ..options import predicting, seeded, split
+from ..options import PLACE, PREDICTING, seeded, split
 from ..results import Chart, in_legend
 from ..rules import Rule
 from ..verdicts import CLASS
@@ -160,7 +160,7 @@ def compare(
         The seed of what is drawn at random.
     **options
         Options of the methods: domain, backend and others. Those that a callable does not take are not handed to it:
-        callables get backend, batch_size and n_threads alone.
+        callables get backend, batch_size, n_threads and device alone.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def compare(
     start = one_hot(index, n_classes)
     # a method may write into what it is given: copies
     maps = {name: np.asarray(of(layers, point.copy(), start, **given)) for name, (of, given) in named.items()}
-    kept = {k: v for k, v in options.items() if k in (*predicting(options), "domain")}
+    kept = {k: v for k, v in options.items() if k in (*PREDICTING, "domain")}
     curves = region_perturbation(
         layers, point, maps, index, size=size, steps=steps, repeats=repeats, operator=operator, seed=seed, **kept
     )
@@ -237,7 +237,7 @@ def _named(methods: Any, options: dict[str, Any]) -> dict[str, tuple[Attribution
     result: dict[str, tuple[Attribution, dict[str, Any]]] = {}
     for name, method in pairs:
         own = isinstance(method, (str, Rule, Mapping)) or not callable(method)
-        given = {**options, "rules": method} if own else predicting(options)
+        given = {**options, "rules": method} if own else {k: v for k, v in options.items() if k in PLACE}
         of: Attribution = explain if own else method
         name = name_of(of, given) if name is None else str(name)
         if name in result:

@@ -17,7 +17,7 @@ from ..explainer import Explainer
 from ..layers import Layer
 from ..layout import channel_axis, domain_of
 from ..models import opened
-from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
+from ..options import PREDICTING, alone, at_least_one, check_flags, differentiating, predicting, seeded
 from ..plan.program import EXPLAIN, PREDICT, last_entry
 from ..plan.tensors import Box
 from .curves import Curves
@@ -92,8 +92,8 @@ def region_perturbation(
     seed : int, default 0
         The seed of what is drawn at random.
     **options
-        backend, n_threads and batch_size as in `dtdfast.Explainer`, and domain=(low, high), the range of the noise.
-        Without a domain it is each channel's range over x.
+        backend, precision, n_threads, batch_size and device as in `dtdfast.Explainer`, and domain=(low, high), the
+        range of the noise. Without a domain it is each channel's range over x.
 
     Returns
     -------
@@ -153,8 +153,7 @@ def region_perturbation(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
         )
     if SENSITIVITY not in maps:
-        kept = predicting(options)
-        maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
+        maps[SENSITIVITY] = sensitivity(layers, point, index, **differentiating(options))
     axis = channel_axis(layers, point.ndim)
 
     def first(a: Array) -> Array:
@@ -224,7 +223,7 @@ def pixel_flipping(
         The number of pixels that are flipped.
     **options
         As in `region_perturbation`: domain=(low, high), probability, repeats (of the random order), seed, backend,
-        n_threads, batch_size.
+        precision, n_threads, batch_size, device.
 
     Returns
     -------
