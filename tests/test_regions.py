@@ -305,3 +305,15 @@ def test_sampling_estimates_the_whole_audit(rng: np.random.Generator) -> None:
         assert abs(getattr(drawn, share) - p) <= 4 * np.sqrt(p * (1 - p) / 360) + 1e-12
     assert whole.of_relevance.sum() < 0.95  # w² leaves relevance on neurons that are off
     assert "on neurons that are off" in str(whole)
+
+
+@pytest.mark.parametrize("rules", ["dtd", "deep_taylor"])
+def test_an_audit_starts_as_the_explanation_does(rules: str, rng: np.random.Generator) -> None:
+    """Where the preset raises a negative start to 0, too."""
+    layers = [dtd.Linear(rng.standard_normal((6, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 6)))]
+    x, options = rng.random((20, 4)), dict(rules=rules, domain=(0.0, 1.0), backend="oracle")
+    for target in (rng.integers(0, 3, 20), rng.standard_normal((20, 3))):
+        audit = root_audit(layers, x, target, n_roots=10, **options)
+        expected = dtd.explain(layers, x, target, stop=1, **options)
+        np.testing.assert_allclose(audit.relevance, expected[audit.sample, audit.neuron], rtol=1e-12)
+        assert len(audit.relevance) == np.count_nonzero(expected)

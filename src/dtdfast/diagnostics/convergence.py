@@ -19,10 +19,11 @@ from ..explainer import Explainer
 from ..layers import INPUT, Layer, Linear
 from ..layout import channel_axis
 from ..models import opened
-from ..options import alone, by_oracle, predicting, seeded, split
+from ..options import Options, alone, by_oracle, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
 from ..plan.shapes import axis_of
+from ..presets import clips
 from ..results import Chart
 from .similarity import median
 
@@ -161,6 +162,8 @@ def cosine_convergence(
         raise LayerError("the network has no hidden layer that everything passes through")
     active = Explainer(layers[: positions[0] + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)
+    if clips(options.get("rules", Options.rules)):
+        relevance = np.maximum(relevance, 0)
     axes = [*(_channels(layers, u) for u in units), channel_axis(layers, x.ndim)]
     cosines = [median(_pairs(relevance, axes[0]))]
     chances = [*cosines]
