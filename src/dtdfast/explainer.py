@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import layers as L
-from .arrays.checks import apart, check_out, check_range, is_dask
+from .arrays.checks import apart, as_array, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import take, take_out
 from .backends import choose
@@ -329,7 +329,7 @@ class Explainer:
         Parameters
         ----------
         x : array_like
-            The inputs, as `explain` takes them.
+            The inputs, as `explain` takes them; a Dask array is computed.
         target : int, tuple, array_like or None, default None
             As in `explain`, with one target per sample.
         **given : array_like
@@ -347,7 +347,7 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        return cast(Ledger, self.explain(take(x)[0], target, return_ledger=True, **given)[1])
+        return cast(Ledger, self.explain(as_array(take(x)[0]), target, return_ledger=True, **given)[1])
 
     @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
