@@ -11,6 +11,8 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast import diagnostics, evaluation
+from dtdfast.diagnostics.convergence import _channels as channels_of
+from dtdfast.diagnostics.convergence import waists
 from dtdfast.layout import channel_axis
 from dtdfast.runs.overview import Overview
 from run_support import stored
@@ -31,6 +33,10 @@ def test_the_axis_of_the_channels() -> None:
     assert channel_axis([dtd.Linear(np.ones((2, 3)))], 2) == 1
     assert [channel_axis([dtd.Linear(np.ones((2, 3)), axis=a)], 3) for a in (-1, 2, 1, 7)] == [-1, -1, 1, 1]
     assert [channel_axis([dtd.Linear(np.ones((2, n)))], 4) for n in (3, 28)] == [-1, 1]
+    places = dtd.Constant(np.ones((7, 3)))
+    for record in (dtd.LayerNorm(), dtd.RMSNorm()):
+        tokens = [places, dtd.Add(inputs=(0, dtd.INPUT)), record, dtd.Linear(np.ones((2, 3)))]
+        assert [channel_axis(layers, 3) for layers in (tokens, tokens[2:])] == [-1, -1]
 
 
 @pytest.mark.parametrize("operator", ["flip", [0.1, 0.2, 0.3]])
@@ -102,6 +108,24 @@ def test_cosines_of_tokens_are_over_features() -> None:
     np.testing.assert_allclose(found.cosine[1:], 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("record", "above"),
+    [
+        (dtd.Add(inputs=(1, 2)), [dtd.Dropout(), dtd.Linear(np.ones((2, 5)))]),
+        (dtd.Add(inputs=(1, 2)), [dtd.LayerNorm(), dtd.Linear(np.ones((2, 5)))]),
+        (dtd.Add(inputs=(1, 2)), []),
+        (dtd.LayerNorm(inputs=1), []),
+    ],
+    ids=["read by a Linear", "read by a norm", "written by a Linear", "a norm"],
+)
+def test_cosines_of_what_is_no_linear_layer_are_over_features(record: dtd.Layer, above: list[dtd.Layer]) -> None:
+    """Positions that are added, or a norm: as their neighbours tell."""
+    below = [dtd.Linear(np.abs(RNG.standard_normal((5, 4)))), dtd.ReLU(), dtd.Constant(np.ones((7, 5)))]
+    layers = [*below, record, *above, dtd.Flatten(), dtd.Linear(RNG.standard_normal((3, 7 * (2 if above else 5))))]
+    (unit,) = [u for u in waists(plan_of(layers, (1, 7, 4))) if u.out.position == 3]
+    assert channels_of(layers, unit) == 2
+
+
 def test_a_report() -> None:
     options: Any = dict(tests=("class", "perturbation"), rules=["dtd"], domain=(0.0, 1.0))
     a, b = (dtd.report(layers, x, **options) for layers, x in ((FIRST, X), (LAST, TURNED)))
@@ -110,6 +134,10 @@ def test_a_report() -> None:
     assert turned["done"] == regions["done"]
     pictures = [re.findall('src="(data:image[^"]+)"', page.html) for page in (a, b)]
     assert pictures[0] == pictures[1]
+
+
+def plan_of(layers: list[dtd.Layer], shape: tuple[int, ...]) -> Any:
+    return dtd.Explainer(layers, backend="oracle").plan_for(shape).program.network
 
 
 def boxes(n: int) -> tuple[Any, Any]:

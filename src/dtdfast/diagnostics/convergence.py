@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import layers as L
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer, Linear
@@ -23,12 +24,18 @@ from ..options import Options, alone, by_oracle, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
 from ..plan.shapes import axis_of
+from ..plan.wiring import sources
 from ..presets import clips
 from ..results import Chart
 from .similarity import median
 
 Array = NDArray[Any]
 N_STARTS = 5
+OF_AXIS_1 = (
+    L.Conv, L.ConvTranspose, L.BatchNorm, L.GroupNorm, L.InstanceNorm, L.LRN, L.MaxPool, L.AvgPool, L.SumPool,
+    L.GlobalAvgPool, L.Upsample,
+)  # fmt: skip
+KEEPING = (L.Activation, L.Add, L.Dropout, L.Mul, L.ReLU, L.Scale)  # axes, without telling which the channels' is
 
 
 @dataclass
@@ -183,11 +190,29 @@ def _gaussian(rng: np.random.Generator, active: Array) -> Array:
 
 
 def _channels(layers: Sequence[Layer], unit: U.Neuron) -> int:
-    """The axis of a layer's output, the batch's counted, along which its channels lie: where its Linear writes."""
-    for part in unit.parts:
-        if isinstance(record := layers[part.position], Linear):
-            return axis_of(record.axis, unit.out.shape, "Linear") + 1
+    """The axis of a layer's output, the batch's counted, along which its channels lie: as its own records tell, else
+    the nearest above, else the nearest below.
+    """
+    reads, own = sources(layers), [part.position for part in unit.parts]
+    readers = {p: [reader for reader, read in enumerate(reads) if p in read] for p in range(len(layers))}
+    for start, step in ((own, {}), (readers[unit.out.position], readers), (own, dict(enumerate(reads)))):
+        queue = [*start]
+        for position in queue:
+            if position == INPUT:
+                continue
+            if (axis := _told(layers[position])) is not None:
+                return axis_of(axis, unit.out.shape, "channels") + 1
+            if isinstance(layers[position], KEEPING):
+                queue += [p for p in step.get(position, ()) if p not in queue]
     return 1
+
+
+def _told(record: Layer) -> int | None:
+    """The axis of the channels of what a record reads and writes, if it tells."""
+    if isinstance(record, (L.LayerNorm, L.RMSNorm)):
+        axes = np.atleast_1d(record.axes)
+        return int(axes[0]) if len(axes) == 1 else None
+    return record.axis if isinstance(record, Linear) else 1 if isinstance(record, OF_AXIS_1) else None
 
 
 def _pairs(relevance: Array, axis: int) -> Array:
