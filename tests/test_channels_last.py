@@ -28,6 +28,8 @@ TURNED = np.ascontiguousarray(np.moveaxis(X, 1, -1))
 
 def test_the_axis_of_the_channels() -> None:
     assert [channel_axis(layers, 4) for layers in (FIRST, LAST)] == [1, -1]
+    wider = [dtd.Permute((0, 3, 1, 2)), dtd.ConvTranspose(np.ones((3, 2, 2, 2)))]
+    assert [channel_axis(layers, 4) for layers in (wider, wider[1:])] == [-1, 1]
     line = [dtd.Permute((0, 2, 1)), dtd.Conv(np.ones((2, 3, 2)))]
     assert [channel_axis(layers, 3) for layers in (line, line[1:])] == [-1, 1]
     assert channel_axis([dtd.Linear(np.ones((2, 3)))], 2) == 1

@@ -13,6 +13,7 @@ from .layers import (
     AvgPool,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Dropout,
     Layer,
     LayerNorm,
@@ -95,6 +96,8 @@ def _channels(record: Layer, rank: int) -> int | None:
         return n if rank == 3 or n == 3 else None
     if isinstance(record, Conv) and record.weight.ndim == rank:
         return int(record.weight.shape[1]) * int(record.groups)
+    if isinstance(record, ConvTranspose) and record.weight.ndim == rank:
+        return int(record.weight.shape[0])
     if (
         isinstance(record, (BatchNorm, Scale))
         and len(record.mean if isinstance(record, BatchNorm) else record.scale) == 3
