@@ -265,7 +265,7 @@ def _audit_one(
         if parts
         else [np.zeros(0, kind) for kind in (float, bool, float, float)]
     )
-    return (chosen, r[chosen], *columns, of_roots, of_relevance)
+    return (np.argsort(place.numbers)[chosen], r[chosen], *columns, of_roots, of_relevance)
 
 
 def _choose(r: Array, n_roots: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], Array, Array]:
