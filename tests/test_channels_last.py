@@ -11,9 +11,8 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast import diagnostics, evaluation
-from dtdfast.diagnostics.convergence import _channels as channels_of
-from dtdfast.diagnostics.convergence import waists
-from dtdfast.layout import channel_axis
+from dtdfast.diagnostics.convergence import _places, waists
+from dtdfast.layout import axis_within, channel_axis
 from dtdfast.runs.overview import Overview
 from run_support import stored
 
@@ -84,6 +83,26 @@ def test_a_run_that_stops_within(tmp_path: Path) -> None:
     np.testing.assert_allclose(stored(tmp_path / "maps.zarr", "relevance"), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_run_that_stops_at_tokens(tmp_path: Path) -> None:
+    layers = [dtd.Linear(RNG.standard_normal((6, 3))), dtd.ReLU(), dtd.Linear(RNG.standard_normal((2, 6)))]
+    layers += [dtd.Flatten(), dtd.Linear(RNG.standard_normal((3, 8)))]
+    x = RNG.random((3, 4, 3)).astype(np.float32)
+    dtd.run(layers, x, tmp_path / "maps.zarr", sum_channels=True, stop=1)
+    expected = dtd.explain(layers, x, stop=1).sum(axis=2)
+    np.testing.assert_allclose(stored(tmp_path / "maps.zarr", "relevance"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_diagnostics_that_stop_within() -> None:
+    """Where channels are first again, whatever the input has."""
+    of_first, of_last = dict(layers=FIRST, x=X, stop=1), dict(layers=LAST, x=TURNED, stop=2)
+    for diagnose in (diagnostics.class_sensitivity, diagnostics.parameter_randomization):
+        a, b = (diagnose(**given).similarity for given in (of_first, of_last))
+        for measure, values in a.items():
+            np.testing.assert_allclose(b[measure], values, rtol=1e-4, atol=1e-5, err_msg=measure)
+    e, f = (diagnostics.gradient_equivalence(**given).alike for given in (of_first, of_last))
+    np.testing.assert_allclose(f, e, rtol=1e-5)
+
+
 def test_features_of_tokens_are_their_channels() -> None:
     """A Linear along an axis is a convolution of one tap along the first."""
     first, second, last = RNG.standard_normal((6, 5)), RNG.standard_normal((4, 6)), RNG.standard_normal((3, 28))
@@ -125,7 +144,7 @@ def test_cosines_of_what_is_no_linear_layer_are_over_features(record: dtd.Layer,
     below = [dtd.Linear(np.abs(RNG.standard_normal((5, 4)))), dtd.ReLU(), dtd.Constant(np.ones((7, 5)))]
     layers = [*below, record, *above, dtd.Flatten(), dtd.Linear(RNG.standard_normal((3, 7 * (2 if above else 5))))]
     (unit,) = [u for u in waists(plan_of(layers, (1, 7, 4))) if u.out.position == 3]
-    assert channels_of(layers, unit) == 2
+    assert axis_within(layers, *_places(unit)) == 2
 
 
 def test_a_report() -> None:

@@ -14,28 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import layers as L
 from ..errors import LayerError, at
 from ..explainer import Explainer
-from ..layers import INPUT, Layer, Linear
-from ..layout import channel_axis
+from ..layers import INPUT, Layer
+from ..layout import axis_within, channel_axis
 from ..models import opened
 from ..options import Options, alone, by_oracle, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
-from ..plan.shapes import axis_of
-from ..plan.wiring import sources
 from ..presets import clips
 from ..results import Chart
 from .similarity import median
 
 Array = NDArray[Any]
 N_STARTS = 5
-OF_AXIS_1 = (
-    L.Conv, L.ConvTranspose, L.BatchNorm, L.GroupNorm, L.InstanceNorm, L.LRN, L.MaxPool, L.AvgPool, L.SumPool,
-    L.GlobalAvgPool, L.Upsample,
-)  # fmt: skip
-KEEPING = (L.Activation, L.Add, L.Dropout, L.Mul, L.ReLU, L.Scale)  # axes, without telling which the channels' is
 
 
 @dataclass
@@ -171,7 +163,7 @@ def cosine_convergence(
     relevance = _gaussian(rng, active)
     if clips(options.get("rules", Options.rules)):
         relevance = np.maximum(relevance, 0)
-    axes = [*(_channels(layers, u) for u in units), channel_axis(layers, x.ndim)]
+    axes = [*(axis_within(layers, *_places(u)) for u in units), channel_axis(layers, x.ndim)]
     cosines = [median(_pairs(relevance, axes[0]))]
     chances = [*cosines]
     for (above, below), axis in zip(pairwise([*positions, None]), axes[1:], strict=True):
@@ -189,30 +181,9 @@ def _gaussian(rng: np.random.Generator, active: Array) -> Array:
     return rng.standard_normal((n, N_STARTS, *shape), dtype=np.float32) * active[:, None]
 
 
-def _channels(layers: Sequence[Layer], unit: U.Neuron) -> int:
-    """The axis of a layer's output, the batch's counted, along which its channels lie: as its own records tell, else
-    the nearest above, else the nearest below.
-    """
-    reads, own = sources(layers), [part.position for part in unit.parts]
-    readers = {p: [reader for reader, read in enumerate(reads) if p in read] for p in range(len(layers))}
-    for start, step in ((own, {}), (readers[unit.out.position], readers), (own, dict(enumerate(reads)))):
-        queue = [*start]
-        for position in queue:
-            if position == INPUT:
-                continue
-            if (axis := _told(layers[position])) is not None:
-                return axis_of(axis, unit.out.shape, "channels") + 1
-            if isinstance(layers[position], KEEPING):
-                queue += [p for p in step.get(position, ()) if p not in queue]
-    return 1
-
-
-def _told(record: Layer) -> int | None:
-    """The axis of the channels of what a record reads and writes, if it tells."""
-    if isinstance(record, (L.LayerNorm, L.RMSNorm)):
-        axes = np.atleast_1d(record.axes)
-        return int(axes[0]) if len(axes) == 1 else None
-    return record.axis if isinstance(record, Linear) else 1 if isinstance(record, OF_AXIS_1) else None
+def _places(unit: U.Neuron) -> tuple[list[int], int, int]:
+    """Of a layer: the positions of its records, that of its output, and the axes of that, the batch's counted."""
+    return [part.position for part in unit.parts], unit.out.position, len(unit.out.shape) + 1
 
 
 def _pairs(relevance: Array, axis: int) -> Array:

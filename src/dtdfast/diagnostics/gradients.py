@@ -126,7 +126,7 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         difference = np.abs(a - expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
-    axis = channel_axis(layers, relevance.ndim)
+    axis = channel_axis(layers, relevance.ndim, known.get("stop"))
     alike = cosine(per_pixel(relevance, axis), per_pixel(expected, axis))
     return GradientEquivalence(
         name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept)

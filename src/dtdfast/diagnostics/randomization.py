@@ -222,8 +222,9 @@ def parameter_randomization(
     index, n_classes = classes(layers, x, target, options)
     start = one_hot(index, n_classes)
     original = maps_by(attribution, layers, x, start, options)
+    axis = channel_axis(layers, original.ndim, options.get("stop"))
     similarities = [
-        compare(original, maps_by(attribution, network, x, start, options), channel_axis(layers, original.ndim))
+        compare(original, maps_by(attribution, network, x, start, options), axis)
         for network in _networks(layers, steps, order, rng)
     ]
     names = [at(step[0], layers[step[0]]) for step in steps]

@@ -303,7 +303,10 @@ def _work(
             raise RunError(
                 f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none"
             )
+        stop = explainer.options["stop"]
         axis = relevance.ndim - 1 if last else 1
+        if stop is not None:
+            axis = channel_axis(explainer._layers, relevance.ndim, stop)
     clip = clips(explainer.options["rules"])
     return Work(
         explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict, scores,
