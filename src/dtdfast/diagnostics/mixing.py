@@ -124,7 +124,7 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
     LayerError
         The network is something else; the message names the layer. `ShapeError` where it has one output.
     """
-    layers, x = opened(layers, x, split(options)[1])
+    layers, x = opened(layers, x, split(options, "stop")[1])
     seed = seeded(seed)
     network, points = network_of(layers, x, options)
     for unit in network.units:

@@ -21,7 +21,7 @@ from ..options import seeded, split
 from ..plan.wiring import sources
 from ..results import Chart
 from ..verdicts import WEIGHTS
-from .attribution import Attribution, classes, given_by, maps_by, name_of, one_hot
+from .attribution import Attribution, classes, explained, given_by, maps_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
@@ -216,7 +216,7 @@ def parameter_randomization(
     layers, x = opened(layers, x, split(options)[1])
     rng = np.random.default_rng(seeded(seed))
     given_by(attribution)
-    steps = _steps(layers)
+    steps = _steps(explained(layers, options))
     if not steps:
         raise LayerError("the network has no layer with weights to randomise")
     index, n_classes = classes(layers, x, target, options)

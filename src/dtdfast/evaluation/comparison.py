@@ -194,7 +194,7 @@ def compare(
     if "rules" in options:
         raise InputError("rules= is no option of a comparison: list the rules in methods")
     named = _named(methods, options)
-    layers, point = opened(layers, x, split(options)[1])
+    layers, point = opened(layers, x, split(options, "start", "stop")[1])
     seed = seeded(seed)
     index, n_classes = classes(layers, point, target, options)
     start = one_hot(index, n_classes)
