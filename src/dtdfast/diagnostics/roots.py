@@ -148,7 +148,8 @@ class NeuronLayer(OneLine):
             if len(np.unique(numbers)) < np.prod(origin.shape):  # the layer reads a part
                 origin, numbers = source, np.arange(len(numbers))
             back = np.argsort(numbers)
-            points.append(at_roots.reshape(len(at_roots), -1)[:, back].reshape(-1, *origin.shape))
+            n = len(at_roots)
+            points.append(at_roots.reshape(n, len(back))[:, back].reshape(n, *origin.shape))
             here.append(at_x.ravel()[back].reshape(origin.shape))
         return RootPoints(neurons, points, here, found.y, found.y_at_root)
 
