@@ -111,7 +111,7 @@ class Domain:
         return box
 
     def _rounded(self, shape: Shape, dtype: Any) -> Box:
-        axis = self.axis(len(shape))
+        axis = self.axis(len(shape)) if 1 in (np.ndim(self.low), np.ndim(self.high)) else None
         with np.errstate(over="ignore", under="ignore"):
             low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain", axis))
         return low, high
