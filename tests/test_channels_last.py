@@ -29,6 +29,8 @@ def test_the_axis_of_the_channels() -> None:
     assert [channel_axis(layers, 4) for layers in (FIRST, LAST)] == [1, -1]
     wider = [dtd.Permute((0, 3, 1, 2)), dtd.ConvTranspose(np.ones((3, 2, 2, 2)))]
     assert [channel_axis(layers, 4) for layers in (wider, wider[1:])] == [-1, 1]
+    thrice = [dtd.Scale(np.full(3, 2.0), np.ones(3)), *LAST]  # three rows by one number
+    assert [channel_axis(layers, 4) for layers in (thrice, [dtd.Scale(np.arange(1.0, 4)), *FIRST])] == [-1, 1]
     line = [dtd.Permute((0, 2, 1)), dtd.Conv(np.ones((2, 3, 2)))]
     assert [channel_axis(layers, 3) for layers in (line, line[1:])] == [-1, 1]
     assert channel_axis([dtd.Linear(np.ones((2, 3)))], 2) == 1

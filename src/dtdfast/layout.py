@@ -130,8 +130,8 @@ def seen(layers: Sequence[Layer], rank: int = 4) -> tuple[str, int] | None:
 
 
 def _channels(record: Layer, rank: int) -> int | None:
-    """Of a record's input, if it tells; three numbers of an affine layer, or of a Linear on pictures, are for colours,
-    others may be for rows.
+    """Of a record's input, if it tells; three numbers of an affine layer that are not one repeated, or of a Linear on
+    pictures, are for colours, others may be for rows.
     """
     if isinstance(record, Linear) and rank > 2 and -rank < record.axis < rank:
         n = int(record.weight.shape[1])
@@ -140,9 +140,9 @@ def _channels(record: Layer, rank: int) -> int | None:
         return int(record.weight.shape[1]) * int(record.groups)
     if isinstance(record, ConvTranspose) and record.weight.ndim == rank:
         return int(record.weight.shape[0])
-    if (
-        isinstance(record, (BatchNorm, Scale))
-        and len(record.mean if isinstance(record, BatchNorm) else record.scale) == 3
-    ):
-        return 3
+    if isinstance(record, BatchNorm):
+        return 3 if len(record.mean) == 3 else None
+    if isinstance(record, Scale) and len(record.scale) == 3:
+        varies = [np.ptp(numbers) > 0 for numbers in (record.scale, record.shift) if numbers is not None]
+        return 3 if any(varies) else None
     return None
