@@ -280,11 +280,14 @@ def test_the_box_of_the_input_is_carried(name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [dtd.Linear(weight(3, 4), axis=2), dtd.Resample((weight(3, 4), weight(2, 2)))], ids=["Linear", "Resample"]
+    ("record", "along"),
+    [(dtd.Linear(weight(3, 4), axis=2), (4, 1)), (dtd.Resample((weight(3, 4), weight(2, 2))), (2, 1, 1))],
+    ids=["Linear", "Resample"],
 )
-def test_bounds_of_a_rule_are_those_of_what_the_entry_reads(record: Any) -> None:
-    low, high = -RNG.uniform(0.5, 2, 2), RNG.uniform(0.5, 2, 2)
-    x = np.clip(normal(RNG, 2, 2, 4, 2), low.reshape(2, 1, 1), high.reshape(2, 1, 1))
+def test_bounds_of_a_rule_are_those_of_what_the_entry_reads(record: Any, along: tuple[int, ...]) -> None:
+    """One for each number that a Linear reads, else one for each channel."""
+    low, high = -RNG.uniform(0.5, 2, along[0]), RNG.uniform(0.5, 2, along[0])
+    x = np.clip(normal(RNG, 2, 2, 4, 2), low.reshape(along), high.reshape(along))
     y = dtd.predict([record], x, backend="oracle")
     start = normal(RNG, *y.shape)
     taps = (
@@ -292,7 +295,7 @@ def test_bounds_of_a_rule_are_those_of_what_the_entry_reads(record: Any) -> None
         if isinstance(record, dtd.Linear)
         else explicit.resample((2, 4, 2), record.weights)
     )
-    ends = [np.broadcast_to(b.reshape(2, 1, 1), (2, 4, 2)).ravel() for b in (low, high)]
+    ends = [np.broadcast_to(b.reshape(along), (2, 4, 2)).ravel() for b in (low, high)]
     expected = by_matrix([explicit.zbox(taps, v.ravel(), *ends) for v in x.astype(float)], start).reshape(x.shape)
     close(dtd.explain([record], x, start, rules={0: dtd.ZBox(low, high)}, backend="oracle"), expected, "oracle")
 

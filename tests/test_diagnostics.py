@@ -360,3 +360,11 @@ def test_nothing_is_claimed_where_no_relevance_arrives(text: str, rng: np.random
     assert text in found.reading
     assert str(found).endswith(".")
     found.plot(Figure().subplots())
+
+
+def test_relevance_that_converges_begins_as_the_preset_lets_it(rng: np.random.Generator) -> None:
+    """Under one that raises a negative start to 0, what begins is compared, and is no Gaussian any more."""
+    layers, x = chain(rng, 40, 300, 10), rng.random((3, 40))
+    found, plain = (diagnostics.cosine_convergence(layers, x, rules=r, **BOX).cosine[0] for r in ("deep_taylor", "dtd"))
+    assert plain < 0.1
+    assert abs(found - 1 / np.pi) < 0.1  # ⟨max(g, 0)⟩² / ⟨max(g, 0)²⟩ = (1/2π) / (1/2)

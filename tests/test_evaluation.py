@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage, stats
 
 import dtdfast as dtd
-from dtdfast import diagnostics, evaluation
+from dtdfast import baselines, concepts, diagnostics, evaluation
 from dtdfast.data import digits, sentiment
 from dtdfast.evaluation import comparison, curves, operators, perturbation
 from dtdfast.evaluation.comparison import gini
@@ -233,7 +234,10 @@ def test_sensitivity_is_the_largest_change_of_a_map_under_noise(rng: np.random.G
     layers, x = [dtd.Linear(rng.standard_normal((3, 4)))], rng.standard_normal((5, 4))
     found = evaluation.compare(layers, x, 1, methods=["lrp-0"], size=1, steps=2, seed=3, backend="oracle")
     start = np.eye(3)[[1] * 5]
-    maps = [dtd.explain(layers, y, start, rules="lrp-0", backend="oracle") for y in (x, *comparison._noisy(x, None, 3))]
+    maps = [
+        dtd.explain(layers, y, start, rules="lrp-0", backend="oracle")
+        for y in (x, *comparison._noisy(layers, x, None, 3))
+    ]
     changes = [np.linalg.norm(other - maps[0], axis=1) / np.linalg.norm(maps[0], axis=1) for other in maps[1:]]
     assert len(changes) == 4
     np.testing.assert_allclose(found.sensitivity["lrp-0"], np.max(changes, axis=0), rtol=1e-12)
@@ -302,7 +306,7 @@ def test_the_random_order_has_every_draw(rng: np.random.Generator) -> None:
 
 def test_without_a_domain_values_range_as_the_channel_does() -> None:
     images = np.stack([[np.full((2, 2), -1.0), np.full((2, 2), 5.0)], [np.full((2, 2), 1.0), np.full((2, 2), 9.0)]])
-    low, high = perturbation._range(images, None, images.shape[1:], 1)
+    low, high = perturbation._range(images, None, 1)
     np.testing.assert_array_equal(low.ravel(), [-1, 5])
     np.testing.assert_array_equal(high.ravel(), [1, 9])
 
@@ -310,7 +314,38 @@ def test_without_a_domain_values_range_as_the_channel_does() -> None:
 @pytest.mark.parametrize(("domain", "width"), [((-5.0, 5.0), 10.0), ("nonnegative", 1.0), (None, 1.0)])
 def test_noise_is_a_share_of_the_range_and_stays_in_the_domain(domain: Any, width: float) -> None:
     x = np.linspace(0, 1, 200)[:, None, None].repeat(3, axis=1)  # (n, channels, pixels)
-    noisy = np.array(comparison._noisy(x, domain, 0))
+    noisy = np.array(comparison._noisy([], x, domain, 0))
     moved = np.abs(noisy - x).max()
     assert 0.9 * comparison.RADIUS * width < moved <= comparison.RADIUS * width
     assert (noisy.min() < 0) == (domain != "nonnegative")
+
+
+ASKED: dict[str, Callable[..., Any]] = {
+    "class_sensitivity": diagnostics.class_sensitivity,
+    "parameter_randomization": diagnostics.parameter_randomization,
+    "gradient_equivalence": diagnostics.gradient_equivalence,
+    "cosine_convergence": diagnostics.cosine_convergence,
+    "region_perturbation": lambda layers, x, **o: evaluation.region_perturbation(layers, x, x, size=1, steps=2, **o),
+    "compare": lambda layers, x, **o: evaluation.compare(layers, x, methods=["dtd"], size=1, steps=2, repeats=1, **o),
+    "input_x_gradient": lambda layers, x, **o: baselines.input_x_gradient(layers, x, stop=1, **o),
+    "activations": lambda layers, x, **o: concepts.top_samples(layers, x, position=1, by="activation", **o),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_everything_is_computed_where_and_how_it_is_asked_for(
+    name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the predictions behind a map or a choice."""
+    asked = []
+
+    def choose(backend: str, precision: str, device: Any) -> str:
+        asked.append((precision, device))
+        return "oracle" if backend == "oracle" else "cpu"
+
+    monkeypatch.setattr("dtdfast.explainer.choose", choose)
+    layers = [dtd.Linear(rng.standard_normal((5, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 5)))]
+    ASKED[name](layers, rng.random((6, 4)), backend="cpu", precision="float64", device="cuda:1")
+    plan = name == "cosine_convergence"  # whose network is looked at without computing anything
+    assert set(asked[plan:]) == {("float64", "cuda:1")}
+    assert len(asked) > plan

@@ -257,6 +257,10 @@ def test_options_that_would_be_overwritten_or_ignored_are_refused(rng):
         (lambda **k: interactions.taylor_terms(layers, x, 0, **k), dict(rules="lrp-0")),
         (lambda **k: dtd.diagnostics.cosine_convergence(layers, x, **k), dict(stop=1)),
         (lambda **k: dtd.diagnostics.root_audit(layers, x, **k), dict(kind="gradient")),
+        (lambda **k: dtd.diagnostics.top_neurons(layers, x, position=0, **k), dict(stop=1)),
+        (lambda **k: dtd.diagnostics.mixing_bound(layers, x, **k), dict(stop=1)),
+        (lambda **k: dtd.evaluation.compare(layers, x, **k), dict(start=1)),
+        (lambda **k: dtd.evaluation.compare(layers, x, **k), dict(stop=1)),
         (lambda **k: dtd.diagnostics.conservation(layers, x, **k), dict(return_ledger=True)),
         (lambda **k: dtd.concepts.channel_relevance(layers, x, position=0, **k), dict(stop=1)),
     ):

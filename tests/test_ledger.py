@@ -124,6 +124,13 @@ def test_what_has_no_ledger_is_refused(rng: Any) -> None:
         dtd.explain(layers, array.from_array(x), return_ledger=True)
 
 
+def test_a_ledger_computes_dask_arrays(rng: Any) -> None:
+    array = pytest.importorskip("dask.array")
+    explainer, x, target = dtd.Explainer(classifier(rng), backend="cpu"), normal(rng, 3, 3, 6, 6), np.array([2, 0, 1])
+    for given in (target, array.from_array(target, 2)):
+        assert rows_of(explainer.ledger(array.from_array(x, 2), given)) == rows_of(explainer.ledger(x, target))
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["lenet5", "squeeze_excite", "unet", "vit", "talking_heads"])
 def test_it_closes_whatever_the_size_of_inputs(name: str, precision: str) -> None:

@@ -102,3 +102,15 @@ def test_randomization_reaches_embeddings_and_norms_behind_anything(rng: np.rand
 def test_random_weights_that_leave_no_map() -> None:
     one = diagnostics.Randomization("dtd", "cascading", [1, 0], ["b", "a"], {"cosine": np.array([[0.99], [np.nan]])})
     assert one.reading == "dtd: no map is left to compare once a is randomised: a map that is 0 is like no other."
+
+
+@pytest.mark.parametrize("diagnose", [diagnostics.class_sensitivity, diagnostics.parameter_randomization])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a Given"])
+def test_classes_are_those_of_the_entry_where_relevance_starts(diagnose: Any, beside: bool) -> None:
+    """As of the network that ends there: logits before a sigmoid, for example."""
+    rng = np.random.default_rng(0)
+    layers = [dtd.Linear(rng.standard_normal((6, 5))), dtd.ReLU(), dtd.Linear(rng.standard_normal((4, 6)))]
+    above = [dtd.Given("weights", (4,)), dtd.Mul(inputs=(2, 3))] if beside else [dtd.Activation("sigmoid")]
+    x, given = rng.random((6, 5)), {"weights": rng.random((6, 4))} if beside else {}
+    found = diagnose([*layers, *above, dtd.Linear(np.ones((1, 4)))], x, start=2, backend="cpu", **given)
+    assert str(found) == str(diagnose(layers, x, backend="cpu"))

@@ -305,3 +305,45 @@ def test_sampling_estimates_the_whole_audit(rng: np.random.Generator) -> None:
         assert abs(getattr(drawn, share) - p) <= 4 * np.sqrt(p * (1 - p) / 360) + 1e-12
     assert whole.of_relevance.sum() < 0.95  # w² leaves relevance on neurons that are off
     assert "on neurons that are off" in str(whole)
+
+
+@pytest.mark.parametrize("rules", ["dtd", "deep_taylor"])
+def test_an_audit_starts_as_the_explanation_does(rules: str, rng: np.random.Generator) -> None:
+    """Where the preset raises a negative start to 0, too."""
+    layers = [dtd.Linear(rng.standard_normal((6, 4))), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 6)))]
+    x, options = rng.random((20, 4)), dict(rules=rules, domain=(0.0, 1.0), backend="oracle")
+    for target in (rng.integers(0, 3, 20), rng.standard_normal((20, 3))):
+        audit = root_audit(layers, x, target, n_roots=10, **options)
+        expected = dtd.explain(layers, x, target, stop=1, **options)
+        np.testing.assert_allclose(audit.relevance, expected[audit.sample, audit.neuron], rtol=1e-12)
+        assert len(audit.relevance) == np.count_nonzero(expected)
+
+
+@pytest.mark.parametrize("layer", [1, 3, 5])
+def test_roots_of_tokens_are_those_of_the_neurons_that_are_named(layer: int, rng: np.random.Generator) -> None:
+    """Neurons and arrays are the list's, whose features are last, in whatever order the plan computes them."""
+    layers = [
+        dtd.Linear(rng.standard_normal((4, 3))), dtd.ReLU(), dtd.Linear(rng.standard_normal((4, 4))), dtd.ReLU(),
+        dtd.Linear(rng.standard_normal((4, 4))), dtd.Add(inputs=(4, 3)), dtd.ReLU(),
+        dtd.Flatten(), dtd.Linear(rng.standard_normal((2, 16))),
+    ]  # fmt: skip
+    x, options = rng.random((3, 4, 3)), dict(rules=dtd.WSquare(), domain=(0.0, 1.0))
+    audit = root_audit(layers, x, 0, layer=layer, n_roots=10_000, **options)
+    out = layer + (layer == 5)
+    expected = dtd.explain(layers, x, 0, stop=out, backend="oracle", **options).reshape(3, -1)
+    np.testing.assert_allclose(audit.relevance, expected[audit.sample, audit.neuron], rtol=1e-12)
+    values = [dtd.predict(layers[: position + 1], x[:1], backend="oracle")[0] for position in range(len(layers))]
+    neurons = np.flatnonzero(values[out])
+    found = root_points(layers, x[:1], neurons, layer=layer, **options)
+    np.testing.assert_allclose(found.y, values[layer if layer == 5 else layer - 1].ravel()[neurons], rtol=1e-12)
+    read = {1: x[0], 3: values[1], 5: values[3]}[layer]
+    for here in found.here:
+        np.testing.assert_allclose(here, read, rtol=1e-12)
+    if layer == 5:  # which an Add makes one neuron with its other operand
+        return
+    weight = np.asarray(layers[layer - 1].weight, float)
+    for neuron, root in zip(neurons, found.points[0], strict=True):
+        token, feature = divmod(int(neuron), 4)
+        step = np.zeros_like(read)
+        step[token] = weight[feature] * values[layer - 1][token, feature] / (weight[feature] ** 2).sum()
+        np.testing.assert_allclose(read - root, step, rtol=1e-9, atol=1e-12)

@@ -5,6 +5,7 @@ methods.
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dtdfast as dtd
@@ -193,7 +194,24 @@ def test_the_gradient_of_words_is_summed_over_their_vectors(backend, rng):
     expected = ((table[ids] > 0) * weight[1].astype(np.float64).reshape(3, 4)).sum(axis=2)
     found = dtd.baselines.gradient(layers, ids, 1, backend=backend)
     np.testing.assert_allclose(found, expected, rtol=0, atol=4 * UNIT[backend] * 4 * abs(weight).max())  # 4 terms
-    np.testing.assert_array_equal(dtd.baselines.sensitivity(layers, ids, 1, backend=backend), found**2)
+
+
+@BOTH
+@pytest.mark.parametrize("twice", [False, True], ids=["one vector", "two vectors"])
+def test_the_sensitivity_of_words_is_the_squared_length_of_their_gradient(twice, backend, rng):
+    """Arras et al., whatever kind of array holds the words."""
+    table, weight, ids = normal(rng, 9, 4), normal(rng, 3, 24 if twice else 12), rng.integers(0, 9, (5, 3))
+    second = [dtd.Embedding(-table, inputs=dtd.INPUT), dtd.Concat(-1, inputs=(0, 1))] if twice else []
+    layers = [dtd.Embedding(table), *second, dtd.ReLU(), dtd.Flatten(), dtd.Linear(weight)]
+    vectors = np.concatenate([table, -table], axis=1) if twice else table
+    expected = (((vectors[ids] > 0) * weight[1].astype(np.float64).reshape(3, -1)) ** 2).sum(axis=2)
+    found = dtd.baselines.sensitivity(layers, ids, 1, backend=backend)
+    np.testing.assert_allclose(found, expected, rtol=20 * UNIT[backend])  # up to 8 squares
+    frame = dtd.baselines.sensitivity(layers, pd.DataFrame(ids, columns=list("abc")), 1, backend=backend)
+    assert list(frame.columns) == list("abc")
+    np.testing.assert_array_equal(frame, found)
+    several = dtd.baselines.sensitivity(layers, ids, [[0, 1]], backend=backend)
+    np.testing.assert_array_equal(several[:, 1], found)
 
 
 @BOTH

@@ -13,7 +13,7 @@ from .arrays.foreign import take
 from .errors import ShapeError
 from .explainer import Explainer
 from .layers import INPUT, Embedding, Given, Layer
-from .options import OF_RULES, PLACE, split
+from .options import OF_RULES, predicting, split
 from .plan.program import GRADIENT
 from .plan.wiring import sources
 
@@ -85,7 +85,7 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     """
     host, home = take(x)
     array = as_array(host)
-    if maps := [_at(layers, host, target, p, options).sum(axis=-1) for p in _of_words(layers, array, options)]:
+    if maps := [_at(layers, host, target, p, options).sum(axis=-1) for p in _of_words(layers, options)]:
         return home.of_inputs(sum(maps[1:], maps[0]))
     if options.get("stop") is not None:
         return home.give(_at(layers, host, target, options["stop"], options))
@@ -93,9 +93,9 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     return home.of_inputs(_over_targets(array, g) * g)
 
 
-def _of_words(layers: Sequence[Layer], x: Array, options: dict[str, Any]) -> list[int]:
-    """The Embeddings of words x, which stand for them; none where maps stop elsewhere, or x holds no words."""
-    if x.dtype.kind not in "iu" or options.get("stop") is not None:
+def _of_words(layers: Sequence[Layer], options: dict[str, Any]) -> list[int]:
+    """The Embeddings of words, which stand for them; none where maps stop elsewhere, or the inputs are no words."""
+    if options.get("stop") is not None:
         return []
     reads = sources(layers)
     return [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
@@ -114,12 +114,12 @@ def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[s
 def _values(layers: Sequence[Layer], x: Any, stop: int, options: dict[str, Any]) -> Array:
     below, (known, given) = layers[: stop + 1], split(options)
     names = {record.name for record in below if isinstance(record, Given)}
-    explainer = Explainer(below, **{key: value for key, value in known.items() if key in (*PLACE, "precision")})
+    explainer = Explainer(below, **predicting(known))
     return np.asarray(explainer.predict(x, **{key: value for key, value in given.items() if key in names}))
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """Sensitivity analysis: (∂f/∂x)² [1]_.
+    """Sensitivity analysis: (∂f/∂x)² [1]_; of words, the squared length of each vector's gradient [2]_.
 
     Parameters
     ----------
@@ -147,8 +147,14 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
     ----------
     .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
        arXiv:1512.02479, section 2.
+    .. [2] Arras et al., "Explaining predictions of non-linear classifiers in NLP", arXiv:1606.07298.
     """
-    return gradient(layers, x, target, **options) ** 2
+    places = _of_words(layers, options)
+    maps = [(gradient(layers, x, target, **{**options, "stop": p}) ** 2).sum(axis=-1) for p in places]
+    if not maps:
+        return gradient(layers, x, target, **options) ** 2
+    total = sum(maps[1:], maps[0])
+    return take(x)[1].of_inputs(total) if isinstance(total, np.ndarray) else total
 
 
 def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None, **options: Any) -> Any:
@@ -192,7 +198,7 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     origin = host_array(root, "root")
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
-    places = _of_words(layers, point, options)
+    places = _of_words(layers, options)
     if maps := [_at(layers, point, target, p, options, origin).sum(axis=-1) for p in places]:
         return home.of_inputs(sum(maps[1:], maps[0]))
     if (stop := options.get("stop")) is not None:

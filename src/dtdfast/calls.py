@@ -91,8 +91,10 @@ def explain(
         the callable leaves out takes the rule of the preset "dtd". Both are read once.
     domain : {"real", "nonnegative"} or (low, high), default "real"
         The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
-        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
-        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+        arrays that broadcast to one sample, with low ≤ 0 ≤ high. Channels lie along axis 1, or last where the first
+        layers take them so: networks from Keras, and a Linear on the features of tokens or words. Under the preset
+        "dtd" the domain chooses the rule of the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for
+        (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     attention : {"held", "taylor"}, optional

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import layers as L
-from .arrays.checks import apart, check_out, check_range, is_dask
+from .arrays.checks import apart, as_array, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import take, take_out
 from .backends import choose
@@ -17,10 +17,10 @@ from .errors import InputError, at, translated
 from .exact import Exact
 from .executors import Executors, shape_of
 from .intake import Intake
+from .layout import domain_of
 from .ledger.ledger import Ledger
 from .options import Options, at_least_one, check_flags
 from .passes import Account, explain_blocks
-from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules, settled
@@ -48,8 +48,10 @@ class Explainer:
         the callable leaves out takes the rule of the preset "dtd". Both are read once.
     domain : {"real", "nonnegative"} or (low, high), default "real"
         The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
-        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
-        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+        arrays that broadcast to one sample, with low ≤ 0 ≤ high. Channels lie along axis 1, or last where the first
+        layers take them so: networks from Keras, and a Linear on the features of tokens or words. Under the preset
+        "dtd" the domain chooses the rule of the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for
+        (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     attention : {"held", "taylor"}, optional
@@ -133,7 +135,7 @@ class Explainer:
         given = Options(
             rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop, kind
         )
-        reads, rules, box = sources(layers), settled(rules, layers), Domain.parse(domain)
+        reads, rules, box = sources(layers), settled(rules, layers), domain_of(domain, layers)
         self._given, self._layers, self._kind = replace(given, rules=rules, domain=box.option), copied(layers), kind
         self._book = RuleBook(rules, convention_of(convention), attention)
         self._backend = choose(backend, precision, device)
@@ -328,7 +330,7 @@ class Explainer:
         Parameters
         ----------
         x : array_like
-            The inputs, as `explain` takes them.
+            The inputs, as `explain` takes them; a Dask array is computed.
         target : int, tuple, array_like or None, default None
             As in `explain`, with one target per sample.
         **given : array_like
@@ -346,7 +348,7 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        return cast(Ledger, self.explain(take(x)[0], target, return_ledger=True, **given)[1])
+        return cast(Ledger, self.explain(as_array(take(x)[0]), target, return_ledger=True, **given)[1])
 
     @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:

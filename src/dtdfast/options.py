@@ -15,14 +15,14 @@ from .plan.program import EXPLAIN, GRADIENT
 from .presets import Rules
 from .threads import MOST
 
-PREDICTING = ("backend", "batch_size", "n_threads")
-"""Options that predictions take."""
-
 OF_RULES = ("rules", "convention", "attention", "kind")
 """Options that change no gradient."""
 
-PLACE = (*PREDICTING, "device")
+PLACE = ("backend", "batch_size", "n_threads", "device")
 """Options that say where and how results are computed. No bit depends on them, but on the backend that is chosen."""
+
+PREDICTING = (*PLACE, "precision")
+"""Options that predictions take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,16 @@ class Options:
 def predicting(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of an explanation that its predictions take."""
     return {key: value for key, value in options.items() if key in PREDICTING}
+
+
+def differentiating(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that its gradients take, which no narrow type computes."""
+    return {k: v for k, v in options.items() if k in PLACE or (k, v) == ("precision", "float64")}
+
+
+def by_oracle(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for the oracle, whatever computes the explanation."""
+    return {**{key: value for key, value in options.items() if key not in ("device", "precision")}, "backend": "oracle"}
 
 
 def at_least_one(key: str, value: Any) -> int:

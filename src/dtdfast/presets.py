@@ -74,6 +74,11 @@ def settled(rules: Rules, layers: Sequence[Layer]) -> Rules:
     }
 
 
+def clips(rules: Rules) -> bool:
+    """Whether a negative start becomes 0."""
+    return isinstance(rules, str) and PRESETS[rules].clip_start
+
+
 def _position(key: Any) -> int:
     if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
         raise RuleError(f"rules: the key {key!r} is not a position (an integer)")

@@ -47,6 +47,23 @@ def test_rules(name: str) -> None:
         same(module, x, zc.LayerMapComposite([(Linear, rule())]))
 
 
+@pytest.mark.parametrize("shape", [(1,), (3,), (1, 4), (1, 4, 4), (1, 4, 4, 4)], ids=str)
+def test_bounds_meet_the_first_axes(shape: tuple[int, ...]) -> None:
+    """Of which the first is the batch's; as many channels as rows, where one could be taken for the other."""
+    torch.manual_seed(0)
+    low, high = -3 - torch.rand(shape, dtype=torch.float64), 3 + torch.rand(shape, dtype=torch.float64)
+    rule = zc.LayerMapComposite([(Linear, zr.ZBox(low, high))])
+    for module, axes in ((nn.Conv2d(4, 2, 2), 4), (nn.Linear(4, 2), 3), (nn.Linear(4, 2), 2)):
+        if len(shape) > axes:
+            continue
+        x = torch.randn((3, *(4,) * (axes - 1)), dtype=torch.float64)
+        if shape == (3,):
+            with pytest.raises(dtd.RuleError, match="has another low for every sample"):
+                Gradient(module.double(), rule)(x)
+        else:
+            same(module.double(), x, rule)
+
+
 def network(name: str) -> tuple[nn.Module, Tensor]:
     module, x = layer(name)
     wide = module(x)[0].numel()

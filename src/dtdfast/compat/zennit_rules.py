@@ -28,7 +28,7 @@ def rule_for(hook: Any, record: L.Layer, where: str, sample: Shape) -> Rule:
         return Flat(stabilizer=0.0)
     if isinstance(record, MEANS):
         return _rule_of_mean(hook, record, where, sample)
-    return READERS[kind_of(hook)](hook, record, where)
+    return READERS[kind_of(hook)](hook, sample, where)
 
 
 def _rule_of_mean(hook: Any, record: L.Layer, where: str, sample: Shape) -> Rule:
@@ -91,12 +91,12 @@ def _no_bias(hook: Any, where: str) -> bool:
     return bool(names)
 
 
-def _weighted(make: Callable[..., Rule], **read: Callable[[Any, str], Any]) -> Callable[[Any, L.Layer, str], Rule]:
+def _weighted(make: Callable[..., Rule], **read: Callable[[Any, str], Any]) -> Callable[[Any, Shape, str], Rule]:
     """Reads one of zennit's rules: `make` with what `read` finds, the stabilizer, and the bias where it is set to
     zero.
     """
 
-    def reader(hook: Any, record: L.Layer, where: str) -> Rule:
+    def reader(hook: Any, sample: Shape, where: str) -> Rule:
         fields = {key: get(hook, where) for key, get in read.items()}
         if _no_bias(hook, where) and make is not Flat and make is not ZBox:
             fields["bias"] = "none"
@@ -113,11 +113,12 @@ def _gamma(hook: Any, where: str) -> float:
     return float(_inside(hook.param_modifiers[0].modifier, "gamma", where))
 
 
-def _box(hook: Any, record: L.Layer, where: str) -> Rule:
+def _box(hook: Any, sample: Shape, where: str) -> Rule:
     bounds = []
     for index, name in ((1, "low"), (2, "high")):
         bound = np.array(take(_inside(hook.input_modifiers[index], name, where))[0], np.float64)
-        if bound.ndim > 1:  # with a batch axis
+        if bound.ndim:  # the first axis is the batch's, and the last ones may be left out
+            bound = bound.reshape(bound.shape + (1,) * (len(sample) + 1 - bound.ndim))
             if (bound != bound[:1]).any():
                 raise RuleError(f"{where}: ZBox has another {name} for every sample; one for all is supported")
             bound = bound[0]
@@ -126,7 +127,7 @@ def _box(hook: Any, record: L.Layer, where: str) -> Rule:
     return ZBox(*bounds, stabilizer=_stabilizer(hook, where))
 
 
-READERS: dict[str, Callable[[Any, L.Layer, str], Rule]] = {
+READERS: dict[str, Callable[[Any, Shape, str], Rule]] = {
     "Epsilon": _weighted(Epsilon),
     "Norm": _weighted(Epsilon),
     "ZPlus": _weighted(ZPlus),

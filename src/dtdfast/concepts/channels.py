@@ -16,7 +16,7 @@ from ..errors import InputError, TargetError
 from ..explainer import Explainer
 from ..layers import Given, Layer
 from ..models import opened
-from ..options import Options, at_least_one, split
+from ..options import Options, at_least_one, predicting, split
 
 Array = NDArray[Any]
 
@@ -135,9 +135,8 @@ class ChannelScores:
         if channels.by == "relevance":
             return cls(channels, above, frozenset())
         cut = layers[: channels.position + 1]
-        kept = {key: options[key] for key in ("backend", "n_threads") if key in options}
         names = frozenset(record.name or "" for record in cut if isinstance(record, Given))
-        return cls(channels, Explainer(cut, **kept), names)
+        return cls(channels, Explainer(cut, **predicting(options)), names)
 
     def __call__(self, x: Any, target: Any, given: Mapping[str, Any]) -> NDArray[np.float64]:
         """Scores (n, channels) of samples x; sample by sample, so that none depends on the others."""

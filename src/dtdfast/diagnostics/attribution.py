@@ -12,7 +12,7 @@ from ..arrays.checks import host_array
 from ..calls import explain
 from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
-from ..layers import Layer
+from ..layers import Given, Layer
 from ..options import Options, predicting, split
 
 Array = NDArray[Any]
@@ -24,10 +24,24 @@ elsewhere.
 """
 
 
-def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any]) -> tuple[NDArray[np.intp], int]:
-    """The class that is explained of each sample, and the number of classes; None: the largest output."""
+def explained(layers: list[Layer], options: dict[str, Any]) -> list[Layer]:
+    """The network up to the entry where relevance starts."""
+    start = options.get("start")
+    if isinstance(start, (int, np.integer)) and start >= 0:  # another is refused by what explains
+        return layers[: start + 1]
+    return layers
+
+
+def classes(layers: list[Layer], x: Any, target: Any, options: dict[str, Any]) -> tuple[NDArray[np.intp], int]:
+    """The class that is explained of each sample, and the number of classes, at the entry where relevance starts; None:
+    the largest output.
+    """
     known, given = split(options)
-    outputs = Explainer(layers, **predicting(known)).predict(x, **given)
+    cut = explained(layers, known)
+    if cut is not layers:
+        names = {record.name for record in cut if isinstance(record, Given)}
+        given = {name: values for name, values in given.items() if name in names}
+    outputs = Explainer(cut, **predicting(known)).predict(x, **given)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else chosen(target, len(outputs))

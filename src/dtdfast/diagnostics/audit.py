@@ -7,7 +7,7 @@ function. Sixt & Landgraf (arXiv:2211.08425) showed that it usually does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
+from ..layout import domain_of
 from ..models import opened
 from ..options import Options, at_least_one, seeded, split
 from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
 from ..plan.network import Network
+from ..presets import clips
 from ..results import Chart, number, percent
-from ..targets import Targets, rows_of
+from ..targets import Entry, Targets, rows_of
 from ..verdicts import ROOTS
 from .piecewise import Frozen, network_of
 from .roots import NeuronLayer, find_layer
@@ -209,12 +211,14 @@ def root_audit(
     layers, x = opened(layers, x, split(options, "kind")[1])
     n_roots, rng = at_least_one("n_roots", n_roots), np.random.default_rng(seeded(seed))
     network, points = network_of(layers, x, options)
-    domain = Domain.parse(options.get("domain", Options.domain))
+    domain = domain_of(options.get("domain", Options.domain), layers)
     unit = find_layer(network, layer)
     found = []
     for n in range(len(points)):
         own = rows_of(target, slice(n, n + 1), len(points))
-        found.append(_audit_one(network, layers, points[n : n + 1], own, unit, domain, n_roots, rng))
+        targets = Targets.parse(own, 1, network.output.shape)
+        entry = targets.entry(slice(0, 1), clip=clips(options.get("rules", Options.rules)))
+        found.append(_audit_one(network, layers, points[n : n + 1], entry, unit, domain, n_roots, rng))
     sizes = [len(f[0]) for f in found]
     if not sum(sizes):
         raise LayerError("no relevance reaches this layer: there is nothing to audit")
@@ -234,20 +238,19 @@ def _audit_one(
     network: Network,
     layers: list[Layer],
     x: Array,
-    target: Any,
+    entry: Entry,
     unit: U.Neuron,
     domain: Domain,
     n_roots: int,
     rng: np.random.Generator,
 ) -> tuple[Array, ...]:
     frozen = Frozen(network, layers, x)
-    targets = Targets.parse(target, 1, network.output.shape)
     outputs = frozen.values[network.output.index]
     plain = Oracle(network, network.input, gradient=False)
     plain.values, plain.pre, plain.winners = frozen.values, frozen.pre, frozen.winners
-    plain.relevance(targets.entry(slice(0, 1)).relevance(outputs))
+    plain.relevance(entry.relevance(outputs))
     r = plain.r[unit.out.index].ravel()
-    one = targets.entry(slice(0, 1), unit=True).relevance(outputs)[:, 0]
+    one = replace(entry, unit=True).relevance(outputs)[:, 0]
     place = NeuronLayer(frozen, unit)
     has_root = place.pre > 0 if unit.activation is not None else place.pre != 0
     chosen, of_roots, of_relevance = _choose(np.where(has_root, r, 0), n_roots, rng)
@@ -262,7 +265,7 @@ def _audit_one(
         if parts
         else [np.zeros(0, kind) for kind in (float, bool, float, float)]
     )
-    return (chosen, r[chosen], *columns, of_roots, of_relevance)
+    return (np.argsort(place.numbers)[chosen], r[chosen], *columns, of_roots, of_relevance)
 
 
 def _choose(r: Array, n_roots: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], Array, Array]:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..explainer import Explainer
-from ..layers import INPUT, Layer, Linear
-from ..layout import channel_axis
+from ..layers import INPUT, Layer
+from ..layout import axis_within, channel_axis
 from ..models import opened
-from ..options import alone, predicting, seeded, split
+from ..options import Options, alone, by_oracle, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
-from ..plan.shapes import axis_of
+from ..presets import clips
 from ..results import Chart
 from .similarity import median
 
@@ -118,7 +118,7 @@ def cosine_convergence(
     seed : int, default 0
         The seed of what is drawn at random.
     **options
-        Options of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads.
+        Options of `dtdfast.Explainer`: rules, domain, convention, backend and others.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def cosine_convergence(
     layers, x = opened(layers, x, split(options, "stop", "kind")[1])
     rng = np.random.default_rng(seeded(seed))
     alone(layers, "cosine_convergence")
-    network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(x.shape).program.network
+    network: Network = Explainer(layers, **by_oracle(options)).plan_for(x.shape).program.network
     units = [u for u in waists(network) if u.out is not network.output]
     positions = [u.out.position for u in units]
     if start is not None:
@@ -161,7 +161,9 @@ def cosine_convergence(
         raise LayerError("the network has no hidden layer that everything passes through")
     active = Explainer(layers[: positions[0] + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)
-    axes = [*(_channels(layers, u) for u in units), channel_axis(layers, x.ndim)]
+    if clips(options.get("rules", Options.rules)):
+        relevance = np.maximum(relevance, 0)
+    axes = [*(axis_within(layers, *_places(u)) for u in units), channel_axis(layers, x.ndim)]
     cosines = [median(_pairs(relevance, axes[0]))]
     chances = [*cosines]
     for (above, below), axis in zip(pairwise([*positions, None]), axes[1:], strict=True):
@@ -179,12 +181,9 @@ def _gaussian(rng: np.random.Generator, active: Array) -> Array:
     return rng.standard_normal((n, N_STARTS, *shape), dtype=np.float32) * active[:, None]
 
 
-def _channels(layers: Sequence[Layer], unit: U.Neuron) -> int:
-    """The axis of a layer's output, the batch's counted, along which its channels lie: where its Linear writes."""
-    for part in unit.parts:
-        if isinstance(record := layers[part.position], Linear):
-            return axis_of(record.axis, unit.out.shape, "Linear") + 1
-    return 1
+def _places(unit: U.Neuron) -> tuple[list[int], int, int]:
+    """Of a layer: the positions of its records, that of its output, and the axes of that, the batch's counted."""
+    return [part.position for part in unit.parts], unit.out.position, len(unit.out.shape) + 1
 
 
 def _pairs(relevance: Array, axis: int) -> Array:

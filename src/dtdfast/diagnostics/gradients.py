@@ -17,7 +17,7 @@ from ..explainer import Explainer
 from ..layers import Activation, Layer
 from ..layout import channel_axis
 from ..models import opened
-from ..options import PLACE, split
+from ..options import differentiating, split
 from ..plan import units as U
 from ..results import Chart
 from .attribution import name_of
@@ -115,7 +115,7 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
     known, given = split(options)
     layers, x = opened(layers, x, given)
-    kept = {k: v for k, v in known.items() if k in (*PLACE, "start", "stop") or (k, v) == ("precision", "float64")}
+    kept = differentiating(known) | {key: known[key] for key in ("start", "stop") if key in known}
     expected = np.asarray(input_x_gradient(layers, x, target, **kept, **given))
     zero = np.asarray(explain(layers, x, target, rules="lrp-0", **kept, **given))
     relevance = np.asarray(explain(layers, x, target, **options))
@@ -126,7 +126,7 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         difference = np.abs(a - expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
-    axis = channel_axis(layers, relevance.ndim)
+    axis = channel_axis(layers, relevance.ndim, known.get("stop"))
     alike = cosine(per_pixel(relevance, axis), per_pixel(expected, axis))
     return GradientEquivalence(
         name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept)

@@ -18,7 +18,7 @@ from ..errors import LayerError, ShapeError, at
 from ..explainer import Explainer
 from ..layers import Layer, ReLU
 from ..models import opened
-from ..options import seeded, split
+from ..options import by_oracle, seeded, split
 from ..oracle.executor import Oracle
 from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
@@ -124,7 +124,7 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
     LayerError
         The network is something else; the message names the layer. `ShapeError` where it has one output.
     """
-    layers, x = opened(layers, x, split(options)[1])
+    layers, x = opened(layers, x, split(options, "stop")[1])
     seed = seeded(seed)
     network, points = network_of(layers, x, options)
     for unit in network.units:
@@ -201,7 +201,7 @@ def _pairs_seen(layers: list[Layer], x: Array, n_out: int, seed: int, options: d
     rng = np.random.default_rng(seed)
     pairs = np.array([rng.choice(n_out, 2, replace=False) for _ in range(N_PAIRS)])
     start = np.broadcast_to(np.eye(n_out), (len(x), n_out, n_out))
-    maps = Explainer(layers, **{**options, "backend": "oracle"}).explain(x, start)
+    maps = Explainer(layers, **by_oracle(options)).explain(x, start)
     totals = maps.sum(axis=2, keepdims=True)
     shares = np.divide(maps, totals, out=np.full_like(maps, np.nan), where=totals > 0)
     return np.asarray(0.5 * np.abs(shares[:, pairs[:, 0]] - shares[:, pairs[:, 1]]).sum(axis=2), np.float64)

@@ -102,7 +102,7 @@ def top_neurons(
     LayerError
         No entry has this position, or it plays no part in what is explained.
     """
-    k, (known, given) = at_least_one("k", k), split(options)
+    k, (known, given) = at_least_one("k", k), split(options, "stop")
     layers, x = opened(layers, x, given)
     if position is None:
         raise LayerError(f"position is None, expected one from 0 to {len(layers) - 1}")

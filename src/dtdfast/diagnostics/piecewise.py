@@ -19,7 +19,7 @@ from .. import layers as L
 from ..arrays.checks import check_input
 from ..errors import LayerError, at
 from ..explainer import Explainer
-from ..options import alone
+from ..options import alone, by_oracle
 from ..oracle.executor import FORWARD, RELEVANCE, Oracle
 from ..oracle.maths import canvas, derivative, gather, interior, tap_slices
 from ..plan import units as U
@@ -37,7 +37,7 @@ def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tup
     """The network that `explain` hands relevance down, up to a final Softmax, and x as float64."""
     alone(layers, "its linear region")
     array = check_input(x, None, np.float64)
-    explainer = Explainer(layers, **{**options, "backend": "oracle"})
+    explainer = Explainer(layers, **by_oracle(options))
     network: Network = explainer.plan_for(array.shape).program.network
     return network, array
 

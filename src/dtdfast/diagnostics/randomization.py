@@ -22,7 +22,7 @@ from ..plan.wiring import sources
 from ..results import Chart
 from ..sizes import copied
 from ..verdicts import WEIGHTS
-from .attribution import Attribution, classes, given_by, maps_by, name_of, one_hot
+from .attribution import Attribution, classes, explained, given_by, maps_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
@@ -217,14 +217,15 @@ def parameter_randomization(
     layers, x = opened(layers, x, split(options)[1])
     rng = np.random.default_rng(seeded(seed))
     given_by(attribution)
-    steps = _steps(layers)
+    steps = _steps(explained(layers, options))
     if not steps:
         raise LayerError("the network has no layer with weights to randomise")
     index, n_classes = classes(layers, x, target, options)
     start = one_hot(index, n_classes)
     original = maps_by(attribution, layers, x, start, options)
+    axis = channel_axis(layers, original.ndim, options.get("stop"))
     similarities = [
-        compare(original, maps_by(attribution, network, x, start, options), channel_axis(layers, original.ndim))
+        compare(original, maps_by(attribution, network, x, start, options), axis)
         for network in _networks(layers, steps, order, rng)
     ]
     names = [at(step[0], layers[step[0]]) for step in steps]

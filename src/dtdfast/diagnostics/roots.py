@@ -27,6 +27,7 @@ from ..show import OneLine
 from .piecewise import Frozen, network_of
 
 Array = NDArray[Any]
+MOVES = (U.Move, U.Reshaping)
 
 
 @dataclass
@@ -129,8 +130,43 @@ class NeuronLayer(OneLine):
         moved = np.array([any(a.any() for a in s) for s in steps], bool)
         return RootPoints(neurons, points, here, self.pre[neurons], np.where(moved, y_at_root, np.nan))
 
+    @property
+    def numbers(self) -> NDArray[np.intp]:
+        """The plan's number of each neuron, in the order of the layer's output, whose axes the plan may have turned."""
+        return _carried(self.frozen.network, self.unit.out, self.frozen.network.at[self.unit.position]).ravel()
+
+    def as_listed(self, found: RootPoints, neurons: NDArray[np.intp]) -> RootPoints:
+        """The same with neurons and arrays as the caller's list has them."""
+        network, kept = self.frozen.network, {part.position for part in self.unit.parts}
+        makers = {u.out.index: u for u in network.units}
+        points, here = [], []
+        for source, at_roots, at_x in zip(self.sources, found.points, found.here, strict=True):
+            origin = source
+            while isinstance(unit := makers.get(origin.index), MOVES) and unit.position in kept:
+                (origin,) = unit.sources
+            numbers = _carried(network, origin, source).ravel()
+            if len(np.unique(numbers)) < np.prod(origin.shape):  # the layer reads a part
+                origin, numbers = source, np.arange(len(numbers))
+            back = np.argsort(numbers)
+            n = len(at_roots)
+            points.append(at_roots.reshape(n, len(back))[:, back].reshape(n, *origin.shape))
+            here.append(at_x.ravel()[back].reshape(origin.shape))
+        return RootPoints(neurons, points, here, found.y, found.y_at_root)
+
     def seeds(self, values: list[Array]) -> dict[int, Array]:
         return {t.index: v for t, v in zip(self.sources, values, strict=True)}
+
+
+def _carried(network: Network, source: U.Tensor, tensor: U.Tensor) -> NDArray[np.intp]:
+    """The numbers of the elements of a tensor that moves alone make of the source, as the source has them."""
+    makers, chain = {u.out.index: u for u in network.units}, list[U.Unit]()
+    while tensor is not source and isinstance(unit := makers.get(tensor.index), MOVES):
+        chain.insert(0, unit)
+        (tensor,) = unit.sources
+    numbers: Any = np.arange(int(np.prod(source.shape))).reshape(source.shape)
+    for unit in chain if tensor is source else ():
+        numbers, _ = unit.box([(numbers, numbers)]) or (numbers, None)
+    return np.asarray(numbers, np.intp)
 
 
 def _taps_of(part: U.Part, c: int, place: tuple[int, int, int]) -> tuple[NDArray[np.intp], Array]:
@@ -235,4 +271,5 @@ def root_points(
     size = int(np.prod(unit.out.shape))
     if index.size and not (index.min() >= 0 and index.max() < size):
         raise RuleError(f"neurons goes from {index.min()} to {index.max()}, but the layer has neurons 0 to {size - 1}")
-    return NeuronLayer(Frozen(network, layers, point), unit).roots(index.astype(np.intp))
+    place, neurons = NeuronLayer(Frozen(network, layers, point), unit), index.astype(np.intp)
+    return place.as_listed(place.roots(place.numbers[neurons]), neurons)

@@ -138,7 +138,7 @@ def class_sensitivity(
             )
     start = np.stack([one_hot(index, n_classes), one_hot(second, n_classes)], axis=1)
     maps = maps_by(attribution, layers, x, start, options)
-    similarity = compare(maps[:, 0], maps[:, 1], channel_axis(layers, maps.ndim - 1))
+    similarity = compare(maps[:, 0], maps[:, 1], channel_axis(layers, maps.ndim - 1, options.get("stop")))
     signed = {"cosine", "Spearman"}
     named = {f"|{m}|" if m in signed else m: np.abs(similarity[m]) if m in signed else similarity[m] for m in MEASURES}
     return ClassSensitivity(name_of(attribution, options), index, second, named)

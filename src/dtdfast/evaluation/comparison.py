@@ -16,10 +16,9 @@ from ..diagnostics.sensitivity import ClassSensitivity, class_sensitivity
 from ..diagnostics.similarity import median, per_pixel
 from ..errors import InputError
 from ..layers import Layer
-from ..layout import channel_axis
+from ..layout import channel_axis, domain_of
 from ..models import opened
-from ..options import predicting, seeded, split
-from ..plan.domain import Domain
+from ..options import PLACE, PREDICTING, seeded, split
 from ..results import Chart, in_legend
 from ..rules import Rule
 from ..verdicts import CLASS
@@ -161,7 +160,7 @@ def compare(
         The seed of what is drawn at random.
     **options
         Options of the methods: domain, backend and others. Those that a callable does not take are not handed to it:
-        callables get backend, batch_size and n_threads alone.
+        callables get backend, batch_size, n_threads and device alone.
 
     Returns
     -------
@@ -195,17 +194,17 @@ def compare(
     if "rules" in options:
         raise InputError("rules= is no option of a comparison: list the rules in methods")
     named = _named(methods, options)
-    layers, point = opened(layers, x, split(options)[1])
+    layers, point = opened(layers, x, split(options, "start", "stop")[1])
     seed = seeded(seed)
     index, n_classes = classes(layers, point, target, options)
     start = one_hot(index, n_classes)
     # a method may write into what it is given: copies
     maps = {name: np.asarray(of(layers, point.copy(), start, **given)) for name, (of, given) in named.items()}
-    kept = {k: v for k, v in options.items() if k in (*predicting(options), "domain")}
+    kept = {k: v for k, v in options.items() if k in (*PREDICTING, "domain")}
     curves = region_perturbation(
         layers, point, maps, index, size=size, steps=steps, repeats=repeats, operator=operator, seed=seed, **kept
     )
-    noisy = _noisy(point, options.get("domain"), seed)
+    noisy = _noisy(layers, point, options.get("domain"), seed)
     moved = {}
     for name, (of, given) in named.items():
         changes = [_change(maps[name], np.asarray(of(layers, y.copy(), start, **given))) for y in noisy]
@@ -238,7 +237,7 @@ def _named(methods: Any, options: dict[str, Any]) -> dict[str, tuple[Attribution
     result: dict[str, tuple[Attribution, dict[str, Any]]] = {}
     for name, method in pairs:
         own = isinstance(method, (str, Rule, Mapping)) or not callable(method)
-        given = {**options, "rules": method} if own else predicting(options)
+        given = {**options, "rules": method} if own else {k: v for k, v in options.items() if k in PLACE}
         of: Attribution = explain if own else method
         name = name_of(of, given) if name is None else str(name)
         if name in result:
@@ -247,11 +246,11 @@ def _named(methods: Any, options: dict[str, Any]) -> dict[str, tuple[Attribution
     return result
 
 
-def _noisy(x: Array, domain: Any, seed: int) -> list[Array]:
+def _noisy(layers: Sequence[Layer], x: Array, domain: Any, seed: int) -> list[Array]:
     """Copies of x with noise; none of integers, which name words."""
     if x.dtype.kind in "iu":
         return []
-    bounds = Domain.parse("real" if domain is None else domain).bounds(x.shape[1:])
+    bounds = domain_of("real" if domain is None else domain, layers).bounds(x.shape[1:])
     if bounds is not None:
         low, high = bounds
     elif x.ndim > 2:  # over all samples and pixels; of a table, over each column

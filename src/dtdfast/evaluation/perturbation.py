@@ -15,12 +15,11 @@ from ..diagnostics.attribution import chosen
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
-from ..layout import channel_axis
+from ..layout import channel_axis, domain_of
 from ..models import opened
-from ..options import PREDICTING, alone, at_least_one, check_flags, predicting, seeded
-from ..plan.domain import Domain
+from ..options import PREDICTING, alone, at_least_one, check_flags, differentiating, predicting, seeded
 from ..plan.program import EXPLAIN, PREDICT, last_entry
-from ..plan.shapes import Shape
+from ..plan.tensors import Box
 from .curves import Curves
 from .operators import RANDOM, operator_of
 
@@ -93,8 +92,8 @@ def region_perturbation(
     seed : int, default 0
         The seed of what is drawn at random.
     **options
-        backend, n_threads and batch_size as in `dtdfast.Explainer`, and domain=(low, high), the range of the noise.
-        Without a domain it is each channel's range over x.
+        backend, precision, n_threads, batch_size and device as in `dtdfast.Explainer`, and domain=(low, high), the
+        range of the noise. Without a domain it is each channel's range over x.
 
     Returns
     -------
@@ -154,8 +153,7 @@ def region_perturbation(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
         )
     if SENSITIVITY not in maps:
-        kept = predicting(options)
-        maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
+        maps[SENSITIVITY] = sensitivity(layers, point, index, **differentiating(options))
     axis = channel_axis(layers, point.ndim)
 
     def first(a: Array) -> Array:
@@ -170,7 +168,9 @@ def region_perturbation(
         raise InputError(f"size is {size}, and a sample is {shape}: one region has no order; give a smaller size")
     steps = min(steps, int(numbers.max()) + 1)
     scores = {name: region_scores(first(values), numbers) for name, values in maps.items()}
-    replace = operator_of(operator, *_range(images, options.get("domain"), point.shape[1:], axis), images)
+    domain = options.get("domain")
+    bounds = None if domain is None else domain_of(domain, layers).bounds(point.shape[1:])
+    replace = operator_of(operator, *_range(images, bounds, axis), images)
     draws = repeats if operator in RANDOM else 1
 
     def follow(n: int, copies: Array) -> Array:
@@ -223,7 +223,7 @@ def pixel_flipping(
         The number of pixels that are flipped.
     **options
         As in `region_perturbation`: domain=(low, high), probability, repeats (of the random order), seed, backend,
-        n_threads, batch_size.
+        precision, n_threads, batch_size, device.
 
     Returns
     -------
@@ -281,11 +281,10 @@ def _blocks(copies: Iterator[Array], size: int, count: int, image: Array) -> Ite
         yield block
 
 
-def _range(images: Array, domain: Any, sample: Shape, axis: int) -> tuple[Array, Array]:
-    """The lowest and highest value of each element, (c, *space) or broadcastable to it; `domain` is of samples, with
+def _range(images: Array, bounds: Box | None, axis: int) -> tuple[Array, Array]:
+    """The lowest and highest value of each element, (c, *space) or broadcastable to it; bounds are of samples, with
     channels along this axis.
     """
-    bounds = None if domain is None else Domain.parse(domain).bounds(sample)
     if bounds is not None:
         low, high = (np.moveaxis(b[None], axis, 1).reshape(images.shape[1:]) for b in bounds)
         return low, high

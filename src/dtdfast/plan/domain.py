@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,22 +22,30 @@ no four digits."""
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
 
-def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
-    """Scalars, per channel (c,) or full arrays, as two arrays of one sample's shape."""
+def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str, axis: int | None) -> Box:
+    """Scalars, per channel (c,) or full arrays, as two arrays of one sample's shape; its channels lie along `axis`, or
+    along the first where that is unknown (None) and they may not be along the last.
+    """
     bounds = []
     for key, value in (("low", low), ("high", high)):
         try:
             array = np.asarray(value, np.float64)
         except (TypeError, ValueError):
             raise DomainError(f"{what}: {key} is {value!r:.60}, expected numbers") from None
-        if array.ndim == 1 and len(shape) > 1:
-            array = array.reshape(-1, *(1,) * (len(shape) - 1))
+        if array.ndim == 1 and len(array) > 1 and len(shape) > 1:
+            if axis is None and len(array) == shape[0] == shape[-1]:
+                first, last = (len(array), *(1,) * (len(shape) - 1)), (*(1,) * (len(shape) - 1), len(array))
+                raise DomainError(
+                    f"{what}: {key} has shape {array.shape}, and the network does not tell along which axis of "
+                    f"{shape} its channels lie: give it as an array of shape {first} or {last}"
+                )
+            array = np.moveaxis(array.reshape(-1, *(1,) * (len(shape) - 1)), 0, axis or 0)
         try:
             bounds.append(np.broadcast_to(array, shape))
         except ValueError:
             raise DomainError(
-                f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},), one per channel, or "
-                f"what broadcasts to {shape}"
+                f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[axis or 0]},), one per "
+                f"channel, or what broadcasts to {shape}"
             ) from None
     lower, upper = bounds
     if not bool(((lower <= 0) & (upper >= 0)).all()):
@@ -56,10 +65,12 @@ class Domain:
     low: Any = None
     high: Any = None
     real: Any = np.float64  # the type in which a network takes x
+    axis: Callable[[int], int | None] = field(default=lambda rank: None, repr=False, compare=False)
+    """Of the channels among so many axes of a sample, as far as the network tells."""
     _boxes: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, domain: object) -> Domain:
+    def parse(cls, domain: object, axis: Callable[[int], int | None]) -> Domain:
         if isinstance(domain, str):
             if domain not in ("real", "nonnegative"):
                 raise DomainError(f'domain is {domain!r}, expected "real", "nonnegative" or (low, high)')
@@ -68,7 +79,7 @@ class Domain:
             low, high = domain
             if any(isinstance(v, str) or v is None for v in domain):
                 raise DomainError(f"domain is {domain!r:.80}, expected two numbers or arrays (low, high)")
-            return cls("box", own_bound(low, "domain"), own_bound(high, "domain"))
+            return cls("box", own_bound(low, "domain"), own_bound(high, "domain"), axis=axis)
         raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
 
     @property
@@ -100,8 +111,9 @@ class Domain:
         return box
 
     def _rounded(self, shape: Shape, dtype: Any) -> Box:
+        axis = self.axis(len(shape)) if 1 in (np.ndim(self.low), np.ndim(self.high)) else None
         with np.errstate(over="ignore", under="ignore"):
-            low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
+            low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain", axis))
         return low, high
 
     def check(self, x: NDArray[Any]) -> None:

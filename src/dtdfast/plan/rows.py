@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DomainError, RuleError
+from ..layers import Linear
 from ..rules import Row, Rule, ZBox, ZPlus, ZPlusBySign
 from .builder import Builder
 from .domain import Domain, broadcast_bounds, single
 from .parts import Part
+from .shapes import axis_of
 from .tensors import Box, Tensor
 from .units import Copy, Move, Neuron, Reshaping, Unit, Words
 
@@ -101,8 +103,9 @@ def assign_boxes(builder: Builder, unit: Neuron, rule: ZBox, reads_input: bool, 
 
 
 def words_box(builder: Builder, unit: Words, domain: Domain) -> Box:
-    low, high = broadcast_bounds(domain.low, domain.high, unit.out.shape, "domain")
-    if unit.weight.min() < low.max() or unit.weight.max() > high.min():
+    low, high = broadcast_bounds(domain.low, domain.high, unit.out.shape, "domain", -1)
+    words = tuple(range(low.ndim - 1))
+    if (unit.weight < low.max(axis=words)).any() or (unit.weight > high.min(axis=words)).any():
         where = builder.entries[unit.position]
         spans = f"{unit.weight.min():g} to {unit.weight.max():g}"
         raise DomainError(f"{where}: its vectors span {spans} and leave the box of `domain`")
@@ -118,7 +121,9 @@ def given_box(builder: Builder, part: Part, rule: ZBox, where: str) -> Box:
     ):
         chain.insert(0, unit)
         (source,) = unit.sources
-    boxes = {source.index: broadcast_bounds(rule.low, rule.high, source.shape, where)}
+    record = builder.entries[part.position].record
+    axis = axis_of(record.axis, source.shape, "Linear") if isinstance(record, Linear) else 0
+    boxes = {source.index: broadcast_bounds(rule.low, rule.high, source.shape, where, axis)}
     for unit in chain:
         box = unit.box([boxes[t.index] for t in unit.sources])
         assert box is not None

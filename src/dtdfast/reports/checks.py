@@ -17,6 +17,7 @@ from ..errors import DtdError, InputError
 from ..evaluation import region_perturbation
 from ..layers import Layer
 from ..layout import channel_axis
+from ..options import PREDICTING
 from ..verdicts import OPEN, TABLE
 from .inputs import PICTURES, Array, Inputs
 
@@ -143,7 +144,7 @@ def _perturbation(case: Case, maps: dict[str, Array]) -> Found:
         raise InputError("the pictures have their channels last, and regions are cut where channels come first")
     if not pictures and n < 2:
         raise InputError("there is one sample: what others hold at its places cannot replace its values")
-    given = {k: v for k, v in case.options.items() if k in ("domain", "backend", "batch_size", "n_threads")}
+    given = {k: v for k, v in case.options.items() if k in (*PREDICTING, "domain")}
     taken = {name: values[case.some] for name, values in maps.items()}
     size = max(1, round(max(case.inputs.summed(x[:1]).shape[1:]) / REGIONS)) if pictures else 1
     result = region_perturbation(

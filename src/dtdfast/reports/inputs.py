@@ -13,8 +13,9 @@ from ..arrays.checks import as_array, host_array
 from ..arrays.foreign import take
 from ..errors import InputError, ShapeError
 from ..images import Preparation
+from ..layers import Layer
+from ..layout import channel_axis, domain_of
 from ..options import texts
-from ..plan.domain import Domain
 from ..results import of_kind
 
 Array = NDArray[Any]
@@ -66,7 +67,7 @@ def inputs_of(
     pictures: Any,
     preparation: Preparation | None,
     domain: Any,
-    axis: int,
+    layers: Sequence[Layer],
 ) -> Inputs:
     """Raises ShapeError, InputError."""
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a DataFrame
@@ -93,9 +94,9 @@ def inputs_of(
     if kind != PICTURES:
         return Inputs(array, kind, shown, columns, words)
     size = None if pictures is None else np.shape(pictures)[1:3]
-    last = axis < 0 if preparation is None else preparation.layout == NHWC
+    last = channel_axis(layers, 4) < 0 if preparation is None else preparation.layout == NHWC
     last = last or (size == array.shape[1:3] and size != array.shape[2:])
-    seen = _seen(array, last, preparation, domain) if pictures is None else host_array(pictures, "pictures")
+    seen = _seen(array, last, preparation, domain, layers) if pictures is None else host_array(pictures, "pictures")
     expected = (n, *(array.shape[1:3] if last else array.shape[2:]))
     if seen.dtype != np.uint8 or seen.shape[:3] != expected or seen.shape[3:] not in ((), (3,)):
         raise ShapeError(f"pictures has shape {seen.shape} and dtype {seen.dtype}, expected {(*expected, 3)} and uint8")
@@ -120,9 +121,11 @@ def _words(tokens: Any, ids: Array) -> list[list[str]]:
     return found
 
 
-def _seen(x: Array, last: bool, preparation: Preparation | None, domain: Any) -> NDArray[np.uint8]:
+def _seen(
+    x: Array, last: bool, preparation: Preparation | None, domain: Any, layers: Sequence[Layer]
+) -> NDArray[np.uint8]:
     """What was fed, as bytes: black and white are the ends of the domain, else each picture's own."""
-    bounds = Domain.parse(domain).bounds(x.shape[1:]) if isinstance(domain, (tuple, list)) else None
+    bounds = domain_of(domain, layers).bounds(x.shape[1:]) if isinstance(domain, (tuple, list)) else None
     axes = (1, 2, 3)
     low, high = (x.min(axes, keepdims=True), x.max(axes, keepdims=True)) if bounds is None else bounds
     share = (x - low) / np.where(high > low, high - low, 1)

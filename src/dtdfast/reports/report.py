@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import InputError, StorageError
 from ..files import named, replaceable, written
 from ..images import Preparation
-from ..layout import channel_axis
 from ..models import layers_of
 from ..options import at_least_one, seeded, texts
 from ..rules import Gamma, Rule
@@ -190,7 +189,7 @@ def report(
         pictures=pictures,
         preparation=preparation,
         domain=options.get("domain"),
-        axis=channel_axis(network, 4),
+        layers=network,
     )
     chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, (str, Rule)) else rules
     if not isinstance(chosen, Iterable):

@@ -138,9 +138,10 @@ class ZBox(OneLine, Rule):
     Parameters
     ----------
     low, high : float or array_like, optional
-        The box of this layer's input: numbers, arrays of one value per channel, or arrays of the input's shape. Give
-        both or neither; by default the `domain` of the call. An operand without a box, such as an inner activation that
-        is added to the input, takes [min(0, x), max(0, x)], which makes zB to z⁺.
+        The box of this layer's input: numbers, arrays of one value per channel (axis 1, or that of a Linear), or arrays
+        that broadcast to one sample of it. Give both or neither; by default the `domain` of the call. An operand
+        without a box, such as an inner activation that is added to the input, takes [min(0, x), max(0, x)], which makes
+        zB to z⁺.
     bias : {"none"}, optional
         The part of the bias in the denominator: nothing.
     stabilizer : float, optional

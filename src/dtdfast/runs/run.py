@@ -24,7 +24,7 @@ from ..images import Preparation
 from ..layers import Layer
 from ..layout import channel_axis
 from ..options import PLACE, alone, check_flags, split
-from ..presets import PRESETS
+from ..presets import clips
 from ..progress import bar
 from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
@@ -303,9 +303,11 @@ def _work(
             raise RunError(
                 f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none"
             )
+        stop = explainer.options["stop"]
         axis = relevance.ndim - 1 if last else 1
-    rules = explainer.options["rules"]
-    clip = isinstance(rules, str) and PRESETS[rules].clip_start
+        if stop is not None:
+            axis = channel_axis(explainer._layers, relevance.ndim, stop)
+    clip = clips(explainer.options["rules"])
     return Work(
         explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict, scores,
         n_channels,

@@ -172,8 +172,9 @@ def slice_shape(record: L.Slice, shape: Shape) -> Shape:
     axis = axis_of(record.axis, shape, "Slice")
     count = len(range(*slice(record.start, record.stop, record.step).indices(shape[axis])))
     if count == 0:
+        stop, step = "" if record.stop is None else record.stop, f":{record.step}" if record.step > 1 else ""
         raise ShapeError(
-            f"Slice {record.start}:{record.stop}:{record.step} along axis {axis + 1} of size {shape[axis]} is empty"
+            f"[{record.start}:{stop}{step}] of axis {axis + 1}, which has length {shape[axis]}, leaves nothing"
         )
     return (*shape[:axis], count, *shape[axis + 1 :])
 
