@@ -118,14 +118,14 @@ def test_a_progress_bar_of_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPat
 
 
 def test_threads_that_plan_leave_the_collector_on() -> None:
-    """One that began while another stopped it, and stopped it again when that one was done, left it off for good."""
+    """Whoever stops it starts it again, also when the plan of another ends in between."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
     def plan() -> None:
         for _ in range(2000):
             with program.planning():
-                assert not gc.isenabled()
+                pass
 
     try:
         with ThreadPoolExecutor(4) as pool:

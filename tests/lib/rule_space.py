@@ -37,17 +37,19 @@ def _pick(rng, values):
     return values[int(rng.integers(len(values)))]
 
 
-def _box(rng, shape):
-    """Bounds that inner values of random networks keep, as numbers, one per channel or one per element; shape None: as
-    numbers.
+def _box(rng, shape, axis):
+    """Bounds that inner values of random networks keep, as numbers, one per channel (of this axis of a sample) or one
+    per element; shape None: as numbers.
     """
-    form = _pick(rng, (None, shape[:1], shape) if shape is not None else (None,))
+    form = _pick(rng, (None, (shape[axis],), shape) if shape is not None else (None,))
     low, high = (sign * (20.0 + rng.random(form)) for sign in (-1, 1))
     return {"low": low, "high": high}
 
 
-def draw_rule(rng, cls, shape=None):
-    """A rule of this class, every field of it drawn; `shape` of a sample that the layer reads."""
+def draw_rule(rng, cls, shape=None, axis=0):
+    """A rule of this class, every field of it drawn; `shape` of a sample that the layer reads, its channels along
+    `axis`.
+    """
     fields = {}
     for field in dataclasses.fields(cls):
         if field.name == "bias":
@@ -55,7 +57,7 @@ def draw_rule(rng, cls, shape=None):
         elif field.name == "stabilizer":
             fields["stabilizer"] = _pick(rng, STABILIZERS)
         elif (cls, field.name) == (rules.ZBox, "low"):
-            fields |= _box(rng, shape)
+            fields |= _box(rng, shape, axis)
         elif (cls, field.name) == (rules.AlphaBeta, "beta"):
             fields["beta"] = fields["alpha"] - 1
         elif field.name not in fields:

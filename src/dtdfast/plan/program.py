@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, at
-from ..locks import cached_property, renewed
+from ..locks import cached_property
 from ..presets import RuleBook
 from ..rules import Convention
 from .domain import Domain, narrow
@@ -37,29 +37,26 @@ def planning() -> Iterator[None]:
     through them again and again, stands still. Products of weights that are too small for their type are 0, whatever
     numpy.seterr says.
     """
-    me = object()
-    try:
-        with _lock:
-            _planners[me] = next(iter(_planners.values()), gc.isenabled())
+    with ExitStack() as stack:
+        if gc.isenabled():  # else the caller does without it, or another thread plans and starts it again
+            me = object()
+            for end in (partial(_stopped.discard, me), gc.enable):  # no line of ours runs on the way out
+                stack.callback(end)
+            _stopped.add(me)
             gc.disable()
         with np.errstate(under="ignore"):
             yield
-    finally:
-        with _lock:
-            if _planners.pop(me, False) and not _planners:
-                gc.enable()
 
 
-_lock = renewed(sys.modules[__name__], "_lock")
-_planners: dict[object, bool] = {}
-"""Who plans, and whether the collector ran before the first of them: the last one starts it again."""
+_stopped: set[object] = set()
+"""Plans being made that have stopped the collector."""
 
 
 def _start_in_child() -> None:
     """A forked child has none of the other threads."""
-    if any(_planners.values()):
+    if _stopped:
         gc.enable()
-    _planners.clear()
+    _stopped.clear()
 
 
 if hasattr(os, "register_at_fork"):

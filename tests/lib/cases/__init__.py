@@ -52,9 +52,10 @@ class Case:
         rng, sample = self.geometry.rng, self.geometry.x_shape[1:]
         shape = {"scalar": (), "channel": sample[:1], "full": sample}[self.row.box]
         low, high = (sign * rng.uniform(0.5, 2, shape).astype(np.float32) for sign in (-1, 1))
-        wide = shape + (1,) * (len(sample) - len(shape)) if shape else ()
-        whole = tuple(np.broadcast_to(a.reshape(wide), sample).astype(np.float64) for a in (low, high))
-        return ((float(low), float(high)) if not shape else (low, high)), whole
+        if shape:  # along axis 1, whatever the network tells: tests/test_channels_last.py
+            low, high = (a.reshape(shape + (1,) * (len(sample) - len(shape))) for a in (low, high))
+        whole = tuple(np.broadcast_to(a, sample).astype(np.float64) for a in (low, high))
+        return ((low, high) if shape else (float(low), float(high))), whole
 
     @property
     def domain(self):

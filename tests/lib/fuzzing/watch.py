@@ -5,6 +5,7 @@ and which lines of the sources it reaches.
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import sys
 import sysconfig
@@ -22,6 +23,7 @@ STARTS = (
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "shutil.rmtree", "os.chmod")
 PLACES = (*sysconfig.get_paths().values(), sys.prefix, sys.pycache_prefix, *sys.path)
 PROGRAMS = {str(Path(p).resolve()) for p in PLACES if p}
+platform.processor()  # starts a program the first time, as libraries do where a case is the first to import them
 READABLE = (*PROGRAMS, "/proc", "/sys", "/dev", "/usr", "/etc")
 
 

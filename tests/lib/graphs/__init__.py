@@ -17,6 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+from dtdfast.plan.shapes import axis_of
 from dtdfast.presets import PRESETS
 from dtdfast.rules import CONVENTIONS
 from graphs.along import ALONG, reduce, scale
@@ -166,7 +167,9 @@ def _rule_of(rng, b, p, record, attention):
     # what may fold, or an Add's operands of several shapes: no box of the source's shape
     moved = isinstance(before, (dtd.Pad, dtd.Dropout))
     joined = isinstance(b.layers[min(p + 1, len(b.layers) - 1)], dtd.Add) and b.shape(p) != b.shape(source)
-    return draw_rule(rng, rng.choice(SHARING), None if moved or joined else b.shape(source))
+    shape = None if moved or joined else b.shape(source)
+    axis = axis_of(record.axis, b.shape(source), "Linear") if isinstance(record, dtd.Linear) else 0
+    return draw_rule(rng, rng.choice(SHARING), shape, axis)
 
 
 @st.composite
