@@ -83,9 +83,9 @@ class Executors:
 
     def outputs(self, sample: Shape, kind: str) -> Outputs:
         """What the outputs for samples of this shape are."""
-        self._fits(sample, kind)
         with self._lock:
             if (sample, kind) not in self._outputs:
+                self._fits(sample, kind)
                 start, stop = self._between(kind)
                 self._outputs[sample, kind] = outputs(
                     self._layers, sample, self._words, kind, start, stop, self._book, self._reads
