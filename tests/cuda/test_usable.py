@@ -154,12 +154,13 @@ def test_a_kernel_that_must_be_compiled(monkeypatch, tmp_path):
     assert str(error.value) == f"1 kernel(s) are not kept in {tmp_path}, and {reason}"
 
 
+# NumPy's version changes when all is imported: numba-cuda's own dependencies ask for it, too
 FIRST_KERNEL = """
 import numpy as np
-np.__version__ = "2.5.0"
-np.__dict__.pop("row_stack", None)
 from numba import cuda
 from numba.cuda import types
+np.__version__ = "2.5.0"
+np.__dict__.pop("row_stack", None)
 try:
     cuda.compile_ptx(lambda a: None, (types.int64,), cc=(9, 0))
 except AttributeError as error:
