@@ -251,6 +251,17 @@ def test_what_needs_linear_regions_refuses_a_norm_by_name(call: Any) -> None:
         call(np.array([[1.0, 2.0, 0.5, 3.0, 1.5]]))
 
 
+def test_above_the_first_layer_the_audit_asks_for_one(rng: np.random.Generator) -> None:
+    layers = [dtd.Linear(rng.standard_normal((4, 4))), dtd.ReLU(), *(dtd.Linear(np.eye(4) - 0.1) for _ in range(2))]
+    x = rng.standard_normal((3, 4))
+    with pytest.raises(dtd.LayerError, match=r"no neurons that read the input: name a layer, one of entries 2, 3$"):
+        diagnostics.root_audit(layers, x, stop=1)
+    whole, part = (diagnostics.root_audit(layers, x, layer=3, **stop) for stop in ({}, {"stop": 1}))
+    assert "layer 3" in part.title
+    for name, value in vars(whole).items():
+        np.testing.assert_array_equal(getattr(part, name), value, err_msg=name)
+
+
 def test_conservation_names_the_cause(rng: np.random.Generator) -> None:
     layers, x, _ = digits()
     kept = diagnostics.conservation(layers, x, **BOX)

@@ -151,6 +151,8 @@ def test_refused(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
         interactions.bilrp(layers, x, regions=np.zeros((6, 6), int))
     with pytest.raises(dtd.ShapeError, match="integers from 0"):
         interactions.bilrp(layers, x, regions=np.zeros((3, 6, 6)))
+    with pytest.raises(dtd.InputError, match="'deep_taylor' leaves out what is below 0"):
+        interactions.bilrp(layers, x, rules="deep_taylor")
     with pytest.raises(dtd.ShapeError, match="root has shape"):
         interactions.taylor_terms(smooth(rng), normal(rng, 2, 5), root=np.zeros(3))
     with pytest.raises(dtd.TargetError, match="one integer"):

@@ -5,6 +5,7 @@ are copied, kept and cut.
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -82,12 +83,13 @@ def through_a_file(layers, tmp_path):
     [
         lambda layers, _: layers[:],
         lambda layers, _: layers[:1],
+        lambda layers, _: operator.add(layers, [dtd.ReLU()]),
         lambda layers, _: copy.copy(layers),
         lambda layers, _: copy.deepcopy(layers),
         lambda layers, _: pickle.loads(pickle.dumps(layers)),
         through_a_file,
     ],
-    ids=["all", "cut", "copy", "deep", "pickle", "file"],
+    ids=["all", "cut", "longer", "copy", "deep", "pickle", "file"],
 )
 def test_a_copy_knows_the_shape_and_a_plain_list_does_not(made, tmp_path) -> None:
     x = np.ones((1, 10, 6), np.float32)

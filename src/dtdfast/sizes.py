@@ -46,6 +46,9 @@ class Sized(list[L.Layer]):
         begins = isinstance(index, slice) and index.start in (None, 0) and index.step in (None, 1)
         return Sized(found, self.sample, self.numbers, self.fixed, self.same) if begins else found
 
+    def __add__(self, more: Any) -> Any:
+        return Sized(super().__add__(more), self.sample, self.numbers, self.fixed, self.same)
+
 
 def copied(layers: Sequence[L.Layer]) -> list[L.Layer]:
     """The same records as a list of its own, of the same kind where it is `Sized`."""

@@ -21,12 +21,12 @@ from ..options import Options, at_least_one, seeded, split
 from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
-from ..plan.network import Network
+from ..plan.program import Program
 from ..presets import clips
 from ..results import Chart, number, percent
 from ..targets import Entry, Targets, rows_of
 from ..verdicts import ROOTS
-from .piecewise import Frozen, network_of
+from .piecewise import Frozen, program_of
 from .roots import NeuronLayer, find_layer
 
 Array = NDArray[Any]
@@ -210,7 +210,8 @@ def root_audit(
     """
     layers, x = opened(layers, x, split(options, "kind")[1])
     n_roots, rng = at_least_one("n_roots", n_roots), np.random.default_rng(seeded(seed))
-    network, points = network_of(layers, x, options)
+    program, points = program_of(layers, x, options)
+    network = program.network
     domain = domain_of(options.get("domain", Options.domain), layers)
     unit = find_layer(network, layer)
     found = []
@@ -218,7 +219,7 @@ def root_audit(
         own = rows_of(target, slice(n, n + 1), len(points))
         targets = Targets.parse(own, 1, network.output.shape)
         entry = targets.entry(slice(0, 1), clip=clips(options.get("rules", Options.rules)))
-        found.append(_audit_one(network, layers, points[n : n + 1], entry, unit, domain, n_roots, rng))
+        found.append(_audit_one(program, layers, points[n : n + 1], entry, unit, domain, n_roots, rng))
     sizes = [len(f[0]) for f in found]
     if not sum(sizes):
         raise LayerError("no relevance reaches this layer: there is nothing to audit")
@@ -235,7 +236,7 @@ def root_audit(
 
 
 def _audit_one(
-    network: Network,
+    program: Program,
     layers: list[Layer],
     x: Array,
     entry: Entry,
@@ -244,9 +245,10 @@ def _audit_one(
     n_roots: int,
     rng: np.random.Generator,
 ) -> tuple[Array, ...]:
+    network = program.network
     frozen = Frozen(network, layers, x)
     outputs = frozen.values[network.output.index]
-    plain = Oracle(network, network.input, gradient=False)
+    plain = Oracle(network, program.leaves, gradient=False)
     plain.values, plain.pre, plain.winners = frozen.values, frozen.pre, frozen.winners
     plain.relevance(entry.relevance(outputs))
     r = plain.r[unit.out.index].ravel()

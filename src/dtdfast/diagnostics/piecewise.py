@@ -24,6 +24,7 @@ from ..oracle.executor import FORWARD, RELEVANCE, Oracle
 from ..oracle.maths import canvas, derivative, gather, interior, tap_slices
 from ..plan import units as U
 from ..plan.network import Network
+from ..plan.program import Program
 from ..plan.tensors import take
 from ..rules import Term
 
@@ -33,13 +34,18 @@ Seeds = Mapping[int, Array]  # tensor → (m, *its shape)
 Own = tuple[int, Array]
 
 
-def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tuple[Network, Array]:
-    """The network that `explain` hands relevance down, up to a final Softmax, and x as float64."""
+def program_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tuple[Program, Array]:
+    """What `explain` hands relevance down, up to a final Softmax, and x as float64."""
     alone(layers, "its linear region")
     array = check_input(x, None, np.float64)
-    explainer = Explainer(layers, **by_oracle(options))
-    network: Network = explainer.plan_for(array.shape).program.network
-    return network, array
+    program: Program = Explainer(layers, **by_oracle(options)).plan_for(array.shape).program
+    return program, array
+
+
+def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tuple[Network, Array]:
+    """The network of `program_of`, and x as float64."""
+    program, array = program_of(layers, x, options)
+    return program.network, array
 
 
 def forward_units(network: Network) -> list[U.Unit]:

@@ -212,6 +212,8 @@ def find_layer(network: Network, layer: int | None) -> U.Neuron:
         if layer in unit.entries or (layer is None and any(p.source.is_input for p in unit.parts)):
             return unit
     known = ", ".join(str(u.entries[0]) for u in neurons[:12])
+    if layer is None:
+        raise LayerError(f"relevance passes no neurons that read the input: name a layer, one of entries {known}")
     raise LayerError(f"layer={layer} is no layer of neurons that relevance passes; those are at entries {known}")
 
 

@@ -17,6 +17,7 @@ from ..layers import Flatten, Layer
 from ..models import opened
 from ..options import at_least_one, split
 from ..plan.program import EXPLAIN, last_entry
+from ..presets import clips
 from .pairs import Floats, Pair, Pairs, strongest
 from .regions import labels_of, summed
 
@@ -62,6 +63,8 @@ def bilrp(
     ------
     ShapeError
         There are not as many others as samples, or `regions` does not fit them.
+    InputError
+        An output is negative under a preset that takes no negative start, such as "deep_taylor".
     MemoryBudgetError
         The maps of one sample, or the pairs, need more memory than the budget: take larger regions, or `top_pairs`.
 
@@ -175,5 +178,10 @@ def _maps(explainer: Explainer, x: NDArray[Any], regions: Any, given: dict[str, 
     require(4 * size * labels.size, f"the maps of {size} outputs")
     every = np.arange(size)[None]
     maps, outputs = explainer.explain(x, every, return_outputs=True, **given)
+    rules = explainer.options["rules"]
+    if clips(rules) and outputs.size and outputs.min() < 0:
+        raise InputError(
+            f"the outputs hold {outputs.min():.6g}, and {rules!r} leaves out what is below 0: take rules='dtd'"
+        )
     count = int(labels.max()) + 1 if labels.size else 0
     return summed(maps.reshape(size, -1), labels, count), outputs[0].astype(np.float64)
